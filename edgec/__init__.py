@@ -1,0 +1,1 @@
+"""edgec: a hardware-aware deployment compiler for edge devices."""

@@ -1,0 +1,98 @@
+"""What a backend is: one class with four methods, found by name. Nothing else in edgec knows a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgec.errors import Refusal
+from edgec.ir.types import TensorType
+from edgec.plan.plan import Kernel, Plan
+from edgec.progress import Progress, silent
+from edgec.target import Target
+
+
+@dataclass(frozen=True)
+class Availability:
+    """What of a backend is installed here. missing: what is not, and how to get it, in a user's words."""
+
+    ok: bool
+    version: str = ""
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Where and how a stage is compiled.
+
+    folder: an existing empty folder for the files; name: C identifier of the engine; threads: at most this many;
+    toolchain: prefix of a cross compiler (`aarch64-linux-gnu-`), empty for the bundled one.
+    """
+
+    folder: Path
+    name: str = "model"
+    threads: int = 1
+    toolchain: str = ""
+    progress: Progress = silent
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of an engine."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a backend made: files (path below `folder` -> meaning) and facts that fit into JSON (`meta`)."""
+
+    backend: str
+    folder: Path
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """A loaded engine."""
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name for inputs by name. Raises UserError for a missing input, wrong shape or dtype."""
+        ...
+
+    def time(self, feeds: Mapping[str, np.ndarray], runs: int) -> list[float]:
+        """Seconds of `runs` executions, one by one, without the cost of this interface."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        ...
+
+
+class Backend(Protocol):
+    """The contract. `name` is what plans and manifests call it."""
+
+    name: str
+
+    def probe(self) -> Availability:
+        """What is installed here. Must not import heavy packages when they are absent, and never fails."""
+        ...
+
+    def supports(self, kernel: Kernel, target: Target) -> Refusal | None:
+        """Why this backend cannot run `kernel` on `target`, None if it can."""
+        ...
+
+    def compile(self, plan: Plan, target: Target, options: CompileOptions) -> Artifact:
+        """Write the engine of a stage. Deterministic: the same plan gives the same bytes."""
+        ...
+
+    def load(self, artifact: Artifact, target: Target) -> Runner:
+        """Open the engine here, natively or under emulation. Raises UserError if this machine cannot run it."""
+        ...

@@ -1,0 +1,78 @@
+"""The errors that edgec raises, and the Refusal that explains why a node was turned down.
+
+Every message says what is wrong, where it is in the user's own model, what was expected, and what to do next.
+Exit codes: `UserError` 2, `Unsupported` 3, `InternalError` 70 (sysexits.h, EX_SOFTWARE).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a pass, a backend or a reader does not take a node.
+
+    node: name of the node; rule: short stable key such as `conv.rank`; text: the reason in a user's words;
+    source: where the node stands in the user's model (`file.py:12` or the ONNX node name).
+    """
+
+    node: str
+    rule: str
+    text: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        place = f" ({self.source})" if self.source and self.source != self.node else ""
+        return f"{self.node}{place}: {self.text} [{self.rule}]"
+
+
+class EdgecError(Exception):
+    """Base of all errors of edgec; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", hint: str = "") -> None:
+        self.what, self.where, self.expected, self.hint = what, where, expected, hint
+        super().__init__(self.message())
+
+    def message(self) -> str:
+        """The whole text, one line for each of what, where, expected and hint that is given."""
+        lines = [self.what]
+        for label, text in (("where", self.where), ("expected", self.expected), ("do", self.hint)):
+            if text:
+                lines.append(f"  {label}: {text}")
+        return "\n".join(lines)
+
+
+class UserError(EdgecError):
+    """The input, an option or the environment is wrong, and the user can change it."""
+
+    exit_code = 2
+
+
+class Unsupported(EdgecError):
+    """The model is valid, but edgec or the target cannot do it. Lists every refusal at once."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, refusals: Sequence[Refusal] = (), *, where: str = "", expected: str = "", hint: str = "") -> None:
+        self.refusals = tuple(refusals)
+        super().__init__(what, where=where, expected=expected, hint=hint)
+
+    def message(self) -> str:
+        """The text of EdgecError, then one line per refusal."""
+        return "\n".join([super().message(), *(f"  - {refusal}" for refusal in self.refusals)])
+
+
+class InternalError(EdgecError):
+    """edgec itself is wrong. `reproducer` names a file that shows the failure, when one was written."""
+
+    exit_code = 70
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", hint: str = "", reproducer: str = "") -> None:
+        self.reproducer = reproducer
+        if reproducer:
+            hint = f"{hint}; " * bool(hint) + f"send {reproducer} with your report"
+        super().__init__(what, where=where, expected=expected, hint=hint)

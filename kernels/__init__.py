@@ -1,0 +1,1 @@
+"""Tuned kernels: tensor programs with their schedule space. Installed as `edgec.kernels`."""
