@@ -2,14 +2,14 @@
 
 from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
 
-_M, _C = KernelRole.MOVEMENT, QuantRole.COMMUTES
+_M, _V, _C = KernelRole.MOVEMENT, KernelRole.VIEW, QuantRole.COMMUTES
 
 SPECS = (
     OpSpec("Identity", KernelRole.POINTWISE, _C, Coupling.SAME),
-    OpSpec("Reshape", _M, _C, Coupling.RESHAPES, side_inputs=frozenset({1})),
-    OpSpec("Flatten", _M, _C, Coupling.RESHAPES),
-    OpSpec("Squeeze", _M, _C, Coupling.RESHAPES, side_inputs=frozenset({1})),
-    OpSpec("Unsqueeze", _M, _C, Coupling.RESHAPES, side_inputs=frozenset({1})),
+    OpSpec("Reshape", _V, _C, Coupling.RESHAPES, side_inputs=frozenset({1})),
+    OpSpec("Flatten", _V, _C, Coupling.RESHAPES),
+    OpSpec("Squeeze", _V, _C, Coupling.RESHAPES, side_inputs=frozenset({1})),
+    OpSpec("Unsqueeze", _V, _C, Coupling.RESHAPES, side_inputs=frozenset({1})),
     OpSpec("Transpose", _M, _C, Coupling.RESHAPES),
     OpSpec("Concat", _M, QuantRole.UNIFIES, Coupling.CONCATENATES),
     OpSpec("Slice", _M, _C, Coupling.SPLITS, side_inputs=frozenset({1, 2, 3, 4})),

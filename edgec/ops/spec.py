@@ -14,7 +14,8 @@ class KernelRole(enum.Enum):
 
     ANCHOR = "anchor"  # the op around which a kernel is built: Conv, Gemm, pooling
     POINTWISE = "pointwise"  # output element i depends on element i of each (broadcast) input: fuses into an anchor's epilogue
-    MOVEMENT = "movement"  # moves elements without arithmetic: Reshape, Transpose, Slice, Concat
+    MOVEMENT = "movement"  # moves elements without arithmetic: Transpose, Slice, Concat
+    VIEW = "view"  # the same elements in the same row-major order under another shape: Reshape, Squeeze, Flatten
     OPAQUE = "opaque"  # a kernel of its own
 
 
