@@ -1,20 +1,106 @@
-"""Targets: typed facts about devices, read from `targets/*.toml`. Facts have units in their names; policy is elsewhere."""
+"""Targets: facts about devices from `targets/*.toml`, and the policy that turns them into compiler settings.
+
+The TOML files hold facts only, each with its unit in the key and a source. Everything that is a choice (backends,
+triple, instruction sets, emulator) is here, in Python. `host` is not a file: it is found on the machine at hand.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edgec.errors import UserError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_FILE_LIMIT = 1 << 20  # bytes; a target file has about 2 KiB
+_NUMBER = (int, float)
+
+# -- the schema of a target file --------------------------------------------------------------------------------------
+
+_TOP: dict[str, Any] = {"name": str, "kind": str, "summary": str, "aliases": list, "sources": dict}
+_TABLES: dict[str, dict[str, Any]] = {
+    "board": {"name": str, "soc": str, "ram_mib": int, "dram_gbps": _NUMBER, "dram_measured_gbps": _NUMBER},
+    "cpu": {"core": str, "arch": str, "cores": int, "mhz": int, "l1d_kib": int, "l1i_kib": int, "l2_kib": int,
+            "l2_shared_by": int, "l3_kib": int},
+    "gpu": {"sm": str, "cuda_cores": int, "tensor_cores": int, "mhz": int, "l2_kib": int, "fp16": bool, "int8": bool,
+            "sparse_2of4": bool},
+    "dla": {"cores": int, "mhz": int, "sram_kib": int},
+    "npu": {"name": str, "tops": _NUMBER},
+    "software": {"jetpack": str, "tensorrt": str, "cuda": str},
+    "mcu": {"core": str, "mhz": int, "sram_kib": int, "ram_contiguous_kib": int, "flash_kib": int, "fpu": bool,
+            "simd": str},
+}
+_REPEATED = ("cpu", "software")  # arrays of tables: clusters of cores, releases that run on a board
+
+# -- policy -----------------------------------------------------------------------------------------------------------
+
+_BACKENDS = {
+    "jetson": ("tensorrt", "onnxruntime"),
+    "board": ("tvm", "onnxruntime"),
+    "pc": ("tvm", "onnxruntime"),
+    "mcu": ("tvm",),
+    "any": ("onnxruntime",),
+}
+
+_CLASS_FEATURES = {  # kernel class -> LLVM features that generated code may use
+    "neon": ("neon",),
+    "neon_fp16": ("neon", "fullfp16"),
+    "neon_dot": ("neon", "fullfp16", "dotprod"),
+    "i8mm": ("neon", "fullfp16", "dotprod", "i8mm", "bf16"),
+}
+_AARCH64_CLASS = {  # Source: LLVM, AArch64Processors.td
+    "generic": "neon", "cortex-a35": "neon", "cortex-a53": "neon", "cortex-a57": "neon", "cortex-a72": "neon",
+    "cortex-a73": "neon", "carmel": "neon_fp16", "cortex-a55": "neon_dot", "cortex-a75": "neon_dot",
+    "cortex-a76": "neon_dot", "cortex-a78": "neon_dot", "cortex-a78ae": "neon_dot", "cortex-x1": "neon_dot",
+    "neoverse-n1": "neon_dot", "neoverse-v1": "i8mm", "neoverse-n2": "i8mm", "neoverse-v2": "i8mm",
+    "neoverse-v3ae": "i8mm", "cortex-a510": "i8mm", "cortex-a710": "i8mm", "cortex-a715": "i8mm", "cortex-a720": "i8mm",
+}
+_X86_V2 = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16")
+_X86_V3 = (*_X86_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
+_X86_V4 = (*_X86_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_X86_FEATURES = {"x86-64": (), "x86-64-v2": _X86_V2, "x86-64-v3": _X86_V3, "x86-64-v4": _X86_V4}
+_MCU = {  # core -> (triple, features, QEMU machine). Four-part triples: with three LLVM reads "eabihf" as the system
+    "cortex-m3": ("thumbv7m-unknown-none-eabi", (), "mps2-an385"),
+    "cortex-m4": ("thumbv7em-unknown-none-eabihf", ("dsp",), "mps2-an386"),
+    "cortex-m7": ("thumbv7em-unknown-none-eabihf", ("dsp",), "mps2-an500"),
+    "cortex-m33": ("thumbv8m.main-unknown-none-eabihf", ("dsp",), "mps2-an505"),
+    "cortex-m55": ("thumbv8.1m.main-unknown-none-eabihf", ("dsp", "mve"), "mps3-an547"),
+}
+_QEMU_CPUS = ("cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1")
+_CLASS_QEMU_CPU = {  # for cores that QEMU has no model of: one that traps what the core lacks
+    "neon": "cortex-a72",
+    "neon_fp16": "a64fx",  # fp16 without the dot product; it also has SVE, which no kernel of this class uses
+    "neon_dot": "cortex-a76",
+    "i8mm": "max,sve-default-vector-length=16",  # bytes, the width of Neoverse V3AE
+}
 
 
 @dataclass(frozen=True)
 class Cpu:
-    """One cluster of cores. core: LLVM's name; features: LLVM's names of the instruction sets that code may use."""
+    """One cluster of cores. core: LLVM's name; features: LLVM's names of the instruction sets that code may use.
+
+    arch is `x86_64`, `aarch64` or `thumb`. A size of 0 means not known, or not there. l2_kib is the size of one L2,
+    which `l2_shared_by` cores share; l3_kib is the whole L3.
+    """
 
     core: str
-    arch: str  # x86_64, aarch64 or thumb
+    arch: str
     cores: int = 1
     mhz: int = 0
     l1d_kib: int = 0
+    l1i_kib: int = 0
     l2_kib: int = 0
+    l2_shared_by: int = 1
     l3_kib: int = 0
     features: tuple[str, ...] = ()
 
@@ -26,14 +112,217 @@ class Cpu:
                 return bits
         return 128 if self.arch == "x86_64" else 32
 
+    @property
+    def kernel_class(self) -> str:
+        """Which kernels fit: `neon`, `neon_fp16`, `neon_dot` or `i8mm` on Arm, `sse`, `avx2`, `avx512`, `avx512vnni`
+        or `amx` on x86, `scalar`, `dsp` or `mve` on microcontrollers.
+        """
+        order = {
+            "aarch64": (("i8mm", "i8mm"), ("dotprod", "neon_dot"), ("fullfp16", "neon_fp16"), ("neon", "neon")),
+            "x86_64": (("amx-int8", "amx"), ("avx512vnni", "avx512vnni"), ("avx512f", "avx512"), ("avx2", "avx2")),
+            "thumb": (("mve", "mve"), ("dsp", "dsp")),
+        }
+        for feature, name in order.get(self.arch, ()):
+            if feature in self.features:
+                return name
+        return "sse" if self.arch == "x86_64" else "scalar"
+
 
 @dataclass(frozen=True)
 class Target:
-    """A device. backends: in order of preference; the first that supports a kernel gets it."""
+    """A device. backends: in order of preference; the first that supports a kernel gets it.
+
+    cpu: the fastest cluster; clusters: all of them. triple: LLVM's; qemu_cpu: the model of `qemu-aarch64` that traps
+    what the device lacks; qemu_machine: for microcontrollers, the machine of `qemu-system-arm`. facts: the tables
+    `board`, `gpu`, `dla`, `npu`, `mcu` (a mapping each) and `software` (a list) as the file states them; sources:
+    where each fact is from, by `table.key`.
+    """
 
     name: str
     cpu: Cpu
     backends: tuple[str, ...] = ("tvm", "onnxruntime")
     triple: str = "x86_64-linux-gnu"
     qemu_cpu: str = ""
-    facts: dict[str, object] = field(default_factory=dict, compare=False, hash=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+    kind: str = "pc"
+    summary: str = ""
+    aliases: tuple[str, ...] = ()
+    clusters: tuple[Cpu, ...] = ()
+    qemu_machine: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, hash=False)
+
+    def table(self, name: str) -> Mapping[str, Any]:
+        """One table of facts, empty if the device has none: `target.table("gpu").get("sm")`."""
+        table: Mapping[str, Any] = self.facts.get(name, {})
+        return table
+
+
+# -- finding targets --------------------------------------------------------------------------------------------------
+
+
+def list_targets() -> list[Target]:
+    """All targets that edgec ships, sorted by name, and `host`."""
+    return [*_shipped().values(), _host()]
+
+
+def load_target(name: str | Path) -> Target:
+    """The target called `name` (an alias counts), or the one that a `.toml` file describes.
+
+    Raises UserError for a name that does not exist, with the nearest ones, and for a file that is not a target file.
+    """
+    text = str(name)
+    if text == "host":
+        return _host()
+    shipped = _shipped()
+    names = {alias: target for target in shipped.values() for alias in (target.name, *target.aliases)}
+    if text in names:
+        return names[text]
+    path = Path(text)
+    if path.suffix == ".toml":
+        return parse_target(_read(path), where=text)
+    near = get_close_matches(text.lower(), [*names, "host"], n=3, cutoff=0.5)
+    raise UserError(
+        f"there is no target {text!r}", expected="a name such as " + ", ".join(near or ("jetson", "rpi4", "host")),
+        hint="`edgec targets` lists all; a path that ends in .toml is read as a target file")
+
+
+def parse_target(text: str, *, where: str) -> Target:
+    """The target that a TOML text describes; `where` names it in messages.
+
+    Raises UserError for text that is not TOML, unknown or missing keys (with the nearest name), values of a wrong type
+    or out of range, facts without source, and cores that edgec has no settings for.
+    """
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError("this is not a TOML file", where=where, expected=str(error)) from error
+    kind = data.get("kind")
+    tables = {table: list if table in _REPEATED else dict for table in _TABLES}
+    _check_keys(data, {**_TOP, **tables}, where, ("name", "kind", "summary"))
+    if kind not in _BACKENDS:
+        raise UserError(f"unknown kind {kind!r}", where=where, expected="one of " + ", ".join(_BACKENDS))
+    links = data.get("sources", {})
+    facts: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for table in _TABLES:
+        if table not in data:
+            continue
+        rows = data[table] if table in _REPEATED else [data[table]]
+        checked = [_check_table(table, row, links, f"{where}: [{table}]", sources) for row in rows]
+        if checked:
+            facts[table] = checked if table in _REPEATED else checked[0]
+    return _assemble(data, facts, sources, where)
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[str, Target]:
+    files = [f for f in resources.files("edgec.targets").iterdir() if f.name.endswith(".toml")]
+    targets = [parse_target(f.read_text(encoding="utf-8"), where=f.name) for f in sorted(files, key=lambda f: f.name)]
+    return {t.name: t for t in targets}
+
+
+def _host() -> Target:
+    from edgec.host import find_cpu
+
+    machine = find_cpu()
+    return Target("host", machine.cpu, _BACKENDS["pc"], machine.triple, summary=machine.summary,
+                  clusters=(machine.cpu,), facts={"board": {"name": machine.summary}})
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _FILE_LIMIT:
+            raise UserError("the target file is too large", where=str(path), expected=f"at most {_FILE_LIMIT} bytes")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("cannot read the target file", where=str(path), expected=str(error)) from error
+
+
+# -- checking a file --------------------------------------------------------------------------------------------------
+
+
+def _check_keys(table: Mapping[str, Any], schema: Mapping[str, Any], where: str, required: Sequence[str] = ()) -> None:
+    for key, value in table.items():
+        if key not in schema:
+            near = get_close_matches(key, schema, n=1, cutoff=0.4)
+            raise UserError(f"unknown key {key!r}", where=where,
+                            expected=f"did you mean {near[0]!r}?" if near else "one of " + ", ".join(schema))
+        kinds = schema[key] if isinstance(schema[key], tuple) else (schema[key],)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise UserError(f"{key} has the wrong type: {value!r}", where=where,
+                            expected=" or ".join(k.__name__ for k in kinds))
+        if isinstance(value, _NUMBER) and not isinstance(value, bool) and not 0 <= value < 1e9:
+            raise UserError(f"{key} is out of range: {value!r}", where=where, expected="0 to 1e9")
+    for key in required:
+        if key not in table:
+            raise UserError(f"the key {key!r} is missing", where=where)
+
+
+def _check_table(table: str, row: object, links: Mapping[str, Any], where: str,
+                 sources: dict[str, str]) -> dict[str, Any]:
+    """A table without its sources, which go into `sources` as `table.key` -> link."""
+    if not isinstance(row, dict):
+        raise UserError("this is not a table", where=where, expected="keys and values")
+    required = {"cpu": ("core", "arch"), "mcu": ("core",)}.get(table, ())
+    _check_keys({k: v for k, v in row.items() if k != "source"}, _TABLES[table], where, required)
+    source = row.get("source", {})
+    by_key: Any = {"rest": source} if isinstance(source, str) else source
+    if not isinstance(by_key, dict):
+        raise UserError("source has the wrong type", where=where, expected="a name of [sources], or key = name pairs")
+    _check_keys(by_key, {**dict.fromkeys(row, str), "rest": str}, f"{where} source")
+    facts = {k: v for k, v in row.items() if k != "source"}
+    for key in facts:
+        link = by_key.get(key, by_key.get("rest", ""))
+        if not isinstance(links.get(link), str):
+            raise UserError(f"{key} has no source", where=where,
+                            expected="source = {...} that names an entry of [sources] for each key")
+        sources[f"{table}.{key}"] = links[link]
+    return facts
+
+
+def _assemble(data: Mapping[str, Any], facts: Mapping[str, Any], sources: Mapping[str, str], where: str) -> Target:
+    aliases = data.get("aliases", [])
+    if not all(isinstance(a, str) for a in aliases):
+        raise UserError("aliases has the wrong type", where=where, expected="a list of names")
+    clusters = tuple(_cluster(row, where) for row in facts.get("cpu", ()))
+    if "mcu" in facts:
+        core, mhz = facts["mcu"]["core"], facts["mcu"].get("mhz", 0)
+        clusters = (_cluster({"core": core, "arch": "thumb", "mhz": mhz}, where),)
+    if not clusters:
+        raise UserError("the target has no core", where=where, expected="a table [[cpu]] or [mcu]")
+    cpu = max(clusters, key=lambda c: c.mhz)
+    triple, machine = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}.get(cpu.arch, ""), ""
+    if cpu.arch == "thumb":
+        triple, _, machine = _MCU[cpu.core]
+    rest = {k: v for k, v in facts.items() if k != "cpu"}
+    return Target(data["name"], cpu, _BACKENDS[data["kind"]], triple, qemu_cpu(cpu), rest, data["kind"],
+                  data["summary"], tuple(aliases), clusters, machine, sources)
+
+
+def _cluster(row: Mapping[str, Any], where: str) -> Cpu:
+    return Cpu(**row, features=core_features(row["core"], row["arch"], where=where))
+
+
+def core_features(core: str, arch: str, *, where: str = "") -> tuple[str, ...]:
+    """LLVM features that code for a core may use. Raises UserError for a core that edgec has no settings for."""
+    known: dict[str, tuple[str, ...]]
+    if arch == "aarch64":
+        known = {name: _CLASS_FEATURES[kind] for name, kind in _AARCH64_CLASS.items()}
+    elif arch == "x86_64":
+        known = _X86_FEATURES
+    elif arch == "thumb":
+        known = {name: features for name, (_, features, _) in _MCU.items()}
+    else:
+        raise UserError(f"unknown architecture {arch!r}", where=where, expected="x86_64, aarch64 or thumb")
+    if core not in known:
+        near = get_close_matches(core, known, n=3, cutoff=0.4)
+        raise UserError(f"edgec has no settings for the core {core!r}", where=where,
+                        expected="one of " + ", ".join(near or known))
+    return known[core]
+
+
+def qemu_cpu(cpu: Cpu) -> str:
+    """The CPU model of `qemu-aarch64` that runs code for `cpu` and traps what it lacks; empty where there is none."""
+    if cpu.arch != "aarch64":
+        return ""
+    return cpu.core if cpu.core in _QEMU_CPUS else _CLASS_QEMU_CPU[cpu.kernel_class]
