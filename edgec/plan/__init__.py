@@ -1,0 +1,1 @@
+"""Kernels, their backends, and where their data lies."""

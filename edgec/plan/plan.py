@@ -67,7 +67,7 @@ class Kernel:
 
 @dataclass
 class Plan:
-    """One stage: what one backend compiles. `graph` holds exactly the kernels' nodes, with its own inputs and outputs."""
+    """One stage: what one backend compiles. `graph` holds exactly the kernels' nodes, with inputs and outputs."""
 
     graph: Graph
     kernels: list[Kernel]
