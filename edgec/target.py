@@ -272,7 +272,7 @@ def _check_table(table: str, row: object, links: Mapping[str, Any], where: str,
     _check_keys(by_key, {**dict.fromkeys(row, str), "rest": str}, f"{where} source")
     facts = {k: v for k, v in row.items() if k != "source"}
     for key in facts:
-        link = by_key.get(key, by_key.get("rest", ""))
+        link = str(by_key.get(key) or by_key.get("rest", ""))
         if not isinstance(links.get(link), str):
             raise UserError(f"{key} has no source", where=where,
                             expected="source = {...} that names an entry of [sources] for each key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import heappop, heappush
 from typing import Union
 
 import numpy as np
@@ -107,15 +108,17 @@ class Graph:
         self.outputs: list[Value] = list(outputs)
         self.nodes: list[Node] = []
         self._taken: set[str] = {v.name for v in self.inputs}
+        self._counts: dict[str, int] = {}
 
     # -- building -----------------------------------------------------------------------------------------------------
 
     def unique_name(self, wish: str) -> str:
         """`wish`, or `wish_1`, `wish_2`, ... if it is taken; the answer is reserved."""
-        name, count = wish, 0
+        name, count = wish, self._counts.get(wish, 0)
         while name in self._taken:
             count += 1
             name = f"{wish}_{count}"
+        self._counts[wish] = count  # lower ones were taken, and names are never given back
         self._taken.add(name)
         return name
 
@@ -203,26 +206,35 @@ class Graph:
             graph.add(Node(node.op, [None if v is None else value(v) for v in node.inputs], [value(v) for v in node.outputs],
                            attributes, name=node.name, source=node.source, domain=node.domain, captures=node.captures))
         graph.outputs = [value(v) for v in self.outputs]
-        graph._taken = set(self._taken)
+        graph._taken, graph._counts = set(self._taken), dict(self._counts)
         return graph
 
     def sort(self) -> None:
-        """Bring nodes into topological order, stable for those already in order. Raises ValueError on a cycle."""
-        done = {id(v) for v in self.inputs}
-        ready: list[Node] = []
-        waiting = list(self.nodes)
-        while waiting:
-            rest = []
-            for node in waiting:
-                if all(v.const is not None or v.producer is None or id(v) in done for v in node.input_values):
-                    ready.append(node)
-                    done.update(id(v) for v in node.outputs)
-                else:
-                    rest.append(node)
-            if len(rest) == len(waiting):
-                raise ValueError("the graph has a cycle through " + ", ".join(n.name for n in rest[:5]))
-            waiting = rest
-        self.nodes = ready
+        """Bring nodes into topological order; a graph that is in order keeps it. Raises ValueError on a cycle.
+
+        Of all nodes whose inputs are known, the one that stood first comes next.
+        """
+        place = {id(node): index for index, node in enumerate(self.nodes)}
+        users: list[list[int]] = [[] for _ in self.nodes]
+        missing = [0] * len(self.nodes)
+        for index, node in enumerate(self.nodes):
+            producers = {id(v.producer) for v in node.input_values if v.producer is not None}
+            for producer in producers & place.keys():
+                users[place[producer]].append(index)
+                missing[index] += 1
+        ready = [index for index, count in enumerate(missing) if count == 0]  # ascending, hence a heap
+        order = []
+        while ready:
+            index = heappop(ready)
+            order.append(index)
+            for user in users[index]:
+                missing[user] -= 1
+                if missing[user] == 0:
+                    heappush(ready, user)
+        if len(order) < len(self.nodes):
+            rest = [self.nodes[index].name for index, count in enumerate(missing) if count]
+            raise ValueError("the graph has a cycle through " + ", ".join(rest[:5]))
+        self.nodes = [self.nodes[index] for index in order]
 
     def __repr__(self) -> str:
         return f"<Graph {self.name}: {len(self.nodes)} nodes>"

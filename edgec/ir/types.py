@@ -27,6 +27,8 @@ class DType(enum.Enum):
     FLOAT8E4M3FNUZ = "float8_e4m3fnuz"
     FLOAT8E5M2 = "float8_e5m2"
     FLOAT8E5M2FNUZ = "float8_e5m2fnuz"
+    FLOAT4E2M1 = "float4_e2m1fn"
+    FLOAT8E8M0 = "float8_e8m0fnu"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
     FLOAT32 = "float32"
