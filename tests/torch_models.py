@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+
 import torch
 from torch import nn
 
@@ -48,7 +49,7 @@ class ResNet18(nn.Module):
                                   nn.MaxPool2d(3, 2, 1))
         widths = [64, 64, 128, 256, 512]
         blocks: list[nn.Module] = []
-        for stage, (channels_in, channels) in enumerate(zip(widths, widths[1:], strict=False)):
+        for stage, (channels_in, channels) in enumerate(itertools.pairwise(widths)):
             blocks += [BasicBlock(channels_in, channels, 1 if stage == 0 else 2), BasicBlock(channels, channels, 1)]
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(512, 1000)
