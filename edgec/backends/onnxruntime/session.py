@@ -1,0 +1,87 @@
+"""Sessions of ONNX Runtime, and the Runner on top of one. Also the reference for golden sets and for speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.backends.base import Port
+from edgec.backends.feeds import check_feeds
+from edgec.errors import UserError
+
+_LOG_FATAL = 4  # ONNX Runtime's severity; its errors come as exceptions, so its log need not repeat them
+
+
+def open_session(model: bytes | Path, threads: int = 1, *, optimize: bool = True) -> Any:
+    """An onnxruntime.InferenceSession on the CPU with `threads` threads (0: as many as there are cores).
+
+    optimize=False leaves the graph as it is, for a quick check of what can run.
+    Raises UserError if ONNX Runtime cannot read or run the model; `where` holds its own words.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _LOG_FATAL
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options,
+                                            providers=["CPUExecutionProvider"])
+    except Exception as error:  # each of its errors is a class of its own that shares no base but Exception
+        raise UserError("ONNX Runtime cannot load the model", where=_first_line(error)) from error
+
+
+def run_session(session: Any, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All outputs of a session by name. Raises UserError with ONNX Runtime's own words if the run fails."""
+    names = [output.name for output in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except Exception as error:  # as above
+        raise UserError("ONNX Runtime cannot run the model on these inputs", where=_first_line(error)) from error
+
+
+def time_session(session: Any, feeds: Mapping[str, np.ndarray], runs: int) -> list[float]:
+    """Seconds of each of `runs` executions, with inputs and outputs bound before the clock starts."""
+    import onnxruntime
+
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        session.run_with_iobinding(binding)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+class SessionRunner:
+    """See edgec.backends.base.Runner."""
+
+    def __init__(self, session: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+        self._session, self._inputs, self._outputs = session, tuple(inputs), tuple(outputs)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name. Raises UserError for feeds that do not fit the inputs."""
+        results = run_session(self._session, check_feeds(self._inputs, feeds))
+        return {port.name: results[port.name] for port in self._outputs}
+
+    def time(self, feeds: Mapping[str, np.ndarray], runs: int) -> list[float]:
+        """Seconds of each of `runs` executions, with inputs and outputs bound before the clock starts."""
+        return time_session(self._session, check_feeds(self._inputs, feeds), runs)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
