@@ -33,7 +33,8 @@ class Value:
             self.const = const
 
     @classmethod
-    def constant(cls, name: str, array: np.ndarray, quant: Quant | None = None, sparsity: Sparsity | None = None) -> Value:
+    def constant(cls, name: str, array: np.ndarray, quant: Quant | None = None,
+                 sparsity: Sparsity | None = None) -> Value:
         """A Value that holds `array`; its type is the array's."""
         array = np.asarray(array)
         return cls(name, TensorType(DType.of(array), array.shape), array, quant, sparsity)
@@ -90,6 +91,13 @@ class Node:
         """Input `index`, or None if it is absent or the node has fewer inputs."""
         return self.inputs[index] if index < len(self.inputs) else None
 
+    def operand(self, index: int) -> Value:
+        """Input `index` of an op that cannot do without it. Raises ValueError if it is absent."""
+        value = self.input(index)
+        if value is None:
+            raise ValueError(f"{self.where} has no input {index}")
+        return value
+
     @property
     def where(self) -> str:
         """Name and source for messages."""
@@ -129,10 +137,10 @@ class Graph:
     def add(self, node: Node, before: Node | None = None) -> Node:
         """Insert `node` at the end, or in front of `before`, and connect producers and uses."""
         self.nodes.insert(self.nodes.index(before) if before is not None else len(self.nodes), node)
-        for index, value in enumerate(node.inputs):
-            if value is not None:
-                self._taken.add(value.name)
-                value.uses.append((node, index))
+        for index, operand in enumerate(node.inputs):
+            if operand is not None:
+                self._taken.add(operand.name)
+                operand.uses.append((node, index))
         for value in node.outputs:
             self._taken.add(value.name)
             value.producer = node
@@ -146,9 +154,9 @@ class Graph:
             if value.uses or value in self.outputs:
                 raise ValueError(f"cannot remove {node!r}: its output {value.name!r} is still used")
         self.nodes.remove(node)
-        for index, value in enumerate(node.inputs):
-            if value is not None:
-                value.uses.remove((node, index))
+        for index, operand in enumerate(node.inputs):
+            if operand is not None:
+                operand.uses.remove((node, index))
         for value in node.outputs:
             value.producer = None
 
@@ -203,8 +211,9 @@ class Graph:
         graph = Graph(self.name, [value(v) for v in self.inputs])
         for node in self.nodes:
             attributes = {k: a.copy() if isinstance(a, Graph) else a for k, a in node.attributes.items()}
-            graph.add(Node(node.op, [None if v is None else value(v) for v in node.inputs], [value(v) for v in node.outputs],
-                           attributes, name=node.name, source=node.source, domain=node.domain, captures=node.captures))
+            inputs = [None if v is None else value(v) for v in node.inputs]
+            graph.add(Node(node.op, inputs, [value(v) for v in node.outputs], attributes, name=node.name,
+                           source=node.source, domain=node.domain, captures=node.captures))
         graph.outputs = [value(v) for v in self.outputs]
         graph._taken, graph._counts = set(self._taken), dict(self._counts)
         return graph

@@ -1,10 +1,28 @@
 """The op table: one OpSpec per op, one file per family."""
 
-from edgec.ops import conv, elementwise, matmul, movement, pool
+from edgec.ops import (
+    attention,
+    control,
+    conv,
+    creation,
+    elementwise,
+    indexing,
+    logic,
+    matmul,
+    movement,
+    normalization,
+    pool,
+    quantize,
+    recurrent,
+    reduce,
+    resize,
+    signal,
+)
 from edgec.ops.spec import Coupling, KernelRole, OpSpec, OpTable, QuantRole
 
 table = OpTable()
-for _family in (conv, elementwise, matmul, movement, pool):
-    table.add(_family.SPECS)
+for _family in (attention, control, conv, creation, elementwise, indexing, logic, matmul, movement, normalization, pool,
+                quantize, recurrent, reduce, resize, signal):
+    table.add(_family.SPECS, _family.__name__.rpartition(".")[2])
 
 __all__ = ["Coupling", "KernelRole", "OpSpec", "OpTable", "QuantRole", "table"]

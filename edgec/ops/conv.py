@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from edgec.ir.graph import Node
 from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
 
 
 def conv_macs(node: Node) -> int:
     """Multiply-adds: every output element takes C/g * R * S products; w [K, C/g, R, S]."""
-    weight = node.inputs[1]
-    assert weight is not None
-    per_output = 1
-    for extent in weight.shape[1:]:
-        per_output *= extent
-    return node.outputs[0].type.size * per_output
+    weight = node.operand(3 if node.op == "QLinearConv" else 1)
+    return node.outputs[0].type.size * prod(weight.shape[1:])
 
 
 def conv_transpose_macs(node: Node) -> int:
     """Multiply-adds: every input element meets K/g * R * S weights; w [C, K/g, R, S]."""
-    data, weight = node.inputs[0], node.inputs[1]
-    assert data is not None and weight is not None
-    per_input = 1
-    for extent in weight.shape[1:]:
-        per_input *= extent
-    return data.type.size * per_input
+    return node.operand(0).type.size * prod(node.operand(1).shape[1:])
 
+
+_ANCHOR, _GROUPED = KernelRole.ANCHOR, Coupling.PRODUCES_GROUPED
 
 SPECS = (
-    OpSpec("Conv", KernelRole.ANCHOR, QuantRole.COMPUTE, Coupling.PRODUCES_GROUPED, conv_macs),
-    OpSpec("ConvTranspose", KernelRole.ANCHOR, QuantRole.COMPUTE, Coupling.PRODUCES_GROUPED, conv_transpose_macs),
+    OpSpec("Conv", _ANCHOR, QuantRole.COMPUTE, _GROUPED, conv_macs),
+    OpSpec("ConvTranspose", _ANCHOR, QuantRole.COMPUTE, _GROUPED, conv_transpose_macs),
+    OpSpec("ConvInteger", _ANCHOR, QuantRole.NONE, _GROUPED, conv_macs, side_inputs=frozenset({2, 3})),
+    OpSpec("QLinearConv", _ANCHOR, QuantRole.NONE, _GROUPED, conv_macs, side_inputs=frozenset({1, 2, 4, 5, 6, 7})),
+    OpSpec("DeformConv", KernelRole.OPAQUE, QuantRole.FLOAT, Coupling.NONE, conv_macs),
+    OpSpec("Col2Im", KernelRole.OPAQUE, side_inputs=frozenset({1, 2})),
 )

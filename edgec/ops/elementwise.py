@@ -1,19 +1,26 @@
-"""Element-wise ops and activations: what the compiler knows of them."""
+"""Element-wise arithmetic and activations: what the compiler knows of them."""
 
 from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
 
 _P, _SAME = KernelRole.POINTWISE, Coupling.SAME
-_COMMUTES = ("Relu",)
-_REQUANTIZES = ("Add", "Sub", "Mul")
+_REQUANTIZES = (  # of one input: a table of 256 entries in int8
+    "Sub", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "Mish",
+    "Softplus", "Softsign", "Swish", "ThresholdedRelu", "Neg", "Abs",
+)
 _FLOAT = (
-    "Div", "Max", "Min", "Pow", "Sum", "Mean", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Erf", "Sign",
-    "Floor", "Ceil", "Round", "Sin", "Cos", "Tanh", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Elu",
-    "Selu", "Celu", "Gelu", "Mish", "Softplus", "Softsign", "Swish", "ThresholdedRelu",
+    "Div", "Pow", "Mod", "Sqrt", "Reciprocal", "Exp", "Log", "Erf", "Sign", "Floor", "Ceil", "Round", "Shrink",
+    "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh",
 )
 
 SPECS = (
-    *(OpSpec(name, _P, QuantRole.COMMUTES, _SAME) for name in _COMMUTES),
+    OpSpec("Relu", _P, QuantRole.COMMUTES, _SAME),
+    OpSpec("Clip", _P, QuantRole.COMMUTES, _SAME, side_inputs=frozenset({1, 2})),
+    OpSpec("Identity", _P, QuantRole.COMMUTES, _SAME),
+    OpSpec("Dropout", _P, QuantRole.COMMUTES, _SAME, side_inputs=frozenset({1, 2})),
+    OpSpec("Cast", _P, QuantRole.FLOAT, _SAME),
+    OpSpec("CastLike", _P, QuantRole.FLOAT, _SAME),
+    *(OpSpec(name, _P, QuantRole.REQUANTIZES, _SAME, commutative=True) for name in ("Add", "Mul", "Sum", "Mean")),
+    *(OpSpec(name, _P, QuantRole.UNIFIES, _SAME, commutative=True) for name in ("Max", "Min")),
     *(OpSpec(name, _P, QuantRole.REQUANTIZES, _SAME) for name in _REQUANTIZES),
     *(OpSpec(name, _P, QuantRole.FLOAT, _SAME) for name in _FLOAT),
-    OpSpec("Clip", _P, QuantRole.COMMUTES, _SAME, side_inputs=frozenset({1, 2})),
 )

@@ -6,15 +6,15 @@ import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from edgec.ir.graph import Node
+from edgec.ir.graph import Graph, Node
 
 
 class KernelRole(enum.Enum):
     """How an op takes part in a kernel (plan/kernels.py)."""
 
-    ANCHOR = "anchor"  # the op around which a kernel is built: Conv, Gemm, pooling
-    POINTWISE = "pointwise"  # output element i depends on element i of each (broadcast) input: fuses into an anchor's epilogue
-    MOVEMENT = "movement"  # moves elements without arithmetic: Transpose, Slice, Concat
+    ANCHOR = "anchor"  # the op around which a kernel is built, pointwise ops follow it: Conv, Gemm, pooling, reductions
+    POINTWISE = "pointwise"  # output element i depends on element i of each (broadcast) input: Add, Relu, Where, Cast
+    MOVEMENT = "movement"  # moves elements without arithmetic: Transpose, Slice, Concat, Gather
     VIEW = "view"  # the same elements in the same row-major order under another shape: Reshape, Squeeze, Flatten
     OPAQUE = "opaque"  # a kernel of its own
 
@@ -27,13 +27,17 @@ class QuantRole(enum.Enum):
     REQUANTIZES = "requantizes"  # inputs and output have scales of their own: Add, Mul, AveragePool
     UNIFIES = "unifies"  # all inputs and the output share one scale: Concat
     FLOAT = "float"  # stays float: Softmax, LayerNormalization, Exp
+    NONE = "none"  # has no numbers to quantize, or reads any grid as it is: And, Shape, ArgMax, QLinearConv
 
 
 class Coupling(enum.Enum):
     """How the channels (axis 1) of inputs and output depend on each other (compress/channels)."""
 
     NONE = "none"  # pruning stops here: unknown or data dependent
-    SAME = "same"  # channel i of every input and of the output is one channel: Relu, Add, BatchNormalization, pooling
+    SAME = "same"  # channel i of every (broadcast) input and of the output is one channel: Relu, Add, PRelu, pooling
+    PER_CHANNEL = "per_channel"  # SAME for the first input; the others hold one number per channel: BatchNormalization
+    PER_GROUP = "per_group"  # PER_CHANNEL, and groups of channels must stay equally large: GroupNormalization
+    REDUCES = "reduces"  # SAME where axis 1 is not among the reduced axes, else it ends here: ReduceMean
     PRODUCES = "produces"  # output channels are new, made by the weight's rows: Conv, Gemm, MatMul
     PRODUCES_GROUPED = "produces_grouped"  # like PRODUCES, within groups; depthwise behaves as SAME
     CONCATENATES = "concatenates"  # output channels are the inputs' channels in a row
@@ -50,9 +54,12 @@ def no_macs(_node: Node) -> int:
 class OpSpec:
     """One op of the table.
 
-    name: ONNX name in the default domain. macs(node): multiply-adds of one execution, from static shapes.
-    kernel, quant, coupling: the roles. side_inputs: indices of inputs that must be constants for native kernels
-    because they are parameters rather than data (the shape of Reshape, the axes of a reduction).
+    name: ONNX name in the default domain. kernel, quant, coupling: the roles.
+    macs(node): multiply-adds of one execution, from static shapes. Only products that are summed count (convolutions,
+    matrix products, recurrent nets, attention); arithmetic per element does not, as is usual in the field.
+    side_inputs: indices of inputs that must be constants for native kernels because they are parameters rather than
+    data (the shape of Reshape, the axes of a reduction).
+    commutative: the order of the inputs does not matter. pure: the same inputs give the same outputs.
     """
 
     name: str
@@ -61,6 +68,8 @@ class OpSpec:
     coupling: Coupling = Coupling.NONE
     macs: Callable[[Node], int] = no_macs
     side_inputs: frozenset[int] = field(default_factory=frozenset)
+    commutative: bool = False
+    pure: bool = True
 
 
 class OpTable:
@@ -68,13 +77,15 @@ class OpTable:
 
     def __init__(self) -> None:
         self._specs: dict[str, OpSpec] = {}
+        self._families: dict[str, str] = {}
 
-    def add(self, specs: Iterable[OpSpec]) -> None:
-        """Register specs. Raises ValueError for a name that is there already."""
+    def add(self, specs: Iterable[OpSpec], family: str) -> None:
+        """Register the specs of a family. Raises ValueError for a name that is there already."""
         for spec in specs:
             if spec.name in self._specs:
                 raise ValueError(f"op {spec.name} has two specs")
             self._specs[spec.name] = spec
+            self._families[spec.name] = family
 
     def find(self, node: Node) -> OpSpec | None:
         """The spec of a node's op, None for an op that edgec does not know (it goes to the fallback backend)."""
@@ -84,13 +95,31 @@ class OpTable:
         """All known ops, sorted."""
         return sorted(self._specs)
 
+    def family(self, name: str) -> str:
+        """The file of `ops/` that holds the op `name`. Raises KeyError for an unknown one."""
+        return self._families[name]
+
     def role(self, node: Node) -> KernelRole:
         """Kernel role of a node; an unknown op is OPAQUE."""
         spec = self.find(node)
         return spec.kernel if spec else KernelRole.OPAQUE
 
+    def is_pure(self, node: Node) -> bool:
+        """True if the same inputs give the same outputs; unknown ops, and bodies with one, count as random."""
+        spec = self.find(node)
+        bodies = [a for a in node.attributes.values() if isinstance(a, Graph)]
+        return spec is not None and spec.pure and all(self.is_pure(n) for body in bodies for n in body.nodes)
+
     def macs(self, node: Node) -> int:
-        """Multiply-adds of a node; 0 for an op without a formula or with unknown shapes."""
+        """Multiply-adds of a node; 0 for an op without a formula or with unknown shapes.
+
+        A branch counts as the larger of its bodies, a loop as its body times its trip count where that is known.
+        """
         spec = self.find(node)
         known = all(v.type.is_static for v in (*node.input_values, *node.outputs))
-        return spec.macs(node) if spec and known else 0
+        bodies = [a for a in node.attributes.values() if isinstance(a, Graph)]
+        if spec is None or not (known or bodies):
+            return 0
+        if bodies:
+            return spec.macs(node) * max(sum(self.macs(n) for n in body.nodes) for body in bodies)
+        return spec.macs(node)

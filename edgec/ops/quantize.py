@@ -1,0 +1,12 @@
+"""Conversion between floats and integer grids: what the compiler knows of it.
+
+Frontends turn QuantizeLinear and DequantizeLinear into Quant annotations where both belong together; the others stay.
+"""
+
+from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
+
+SPECS = (
+    OpSpec("QuantizeLinear", KernelRole.POINTWISE, QuantRole.NONE, Coupling.SAME, side_inputs=frozenset({1, 2})),
+    OpSpec("DequantizeLinear", KernelRole.POINTWISE, QuantRole.NONE, Coupling.SAME, side_inputs=frozenset({1, 2})),
+    OpSpec("DynamicQuantizeLinear", KernelRole.OPAQUE, QuantRole.NONE),
+)
