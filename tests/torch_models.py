@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 
 import torch
 from torch import nn
