@@ -47,6 +47,16 @@ class Port:
     name: str
     type: TensorType
 
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape; None stands for a dimension that depends on data."""
+        return self.type.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The numpy dtype of its arrays."""
+        return self.type.dtype.numpy
+
 
 @dataclass(frozen=True)
 class Artifact:

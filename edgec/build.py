@@ -1,0 +1,236 @@
+"""From a model to a bundle: load, optimize, place, compile, check, write. The only place that knows all stages."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec import bundle as bundles
+from edgec.backends import find_backend
+from edgec.backends.base import Artifact, CompileOptions, Port
+from edgec.errors import InternalError, Unsupported, UserError
+from edgec.golden import Check, Golden, make_golden
+from edgec.plan.plan import Plan
+from edgec.progress import Progress, silent
+from edgec.report import kernel_rows, model_facts, pass_rows, render, stage_rows
+from edgec.staging import staged
+from edgec.target import Target, load_target
+
+PRECISIONS = ("float32",)
+_TOOLS = ("apache-tvm", "numpy", "onnx", "onnxruntime", "torch", "ziglang")
+_NAME_LIMIT = 48  # characters; the name becomes part of C identifiers and file names
+_LISTED = 16  # elements; a bound input this small is written out in the manifest
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything that was in force in a build, fit for JSON; it goes into the manifest.
+
+    inputs: shapes that were bound; values: inputs that were bound to constants (their numbers, or a hash of large
+    ones); golden: hash of the file with the inputs of the golden set, empty for `samples` random ones from `seed`.
+    passes: the options of the graph passes.
+    """
+
+    precision: str = "float32"
+    require: str = ""
+    toolchain: str = ""
+    threads: int = 1
+    inputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    factory: str = ""
+    trust_pickle: bool = False
+    golden: str = ""
+    samples: int = 4
+    seed: int = 0
+    passes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(source: Any, target: str | Target, output: str | Path | None = None, *,
+          inputs: Mapping[str, Sequence[int]] | None = None, values: Mapping[str, np.ndarray] | None = None,
+          precision: str = "float32", require: str = "", toolchain: str = "", threads: int = 1,
+          trust_pickle: bool = False, factory: str = "", example_inputs: Any = None,
+          golden: str | Path | None = None, samples: int = 4, seed: int = 0, name: str = "",
+          progress: Progress = silent) -> Path:
+    """Turn a model into a bundle for a target, check it, and return the bundle's folder.
+
+    source: a model file, or a torch `nn.Module` with `example_inputs`. output: the bundle's folder itself; without it,
+    NAME-TARGET in the current folder. An existing bundle there is replaced at the end and in one step; after an error
+    it is as it was. inputs, values, trust_pickle, factory, example_inputs: see `edgec.load`.
+    require="native": no fallback. toolchain: prefix of an own cross compiler. threads: at most this many at run time.
+    golden: a .npz with real inputs for the golden set; otherwise `samples` random ones are drawn from `seed`.
+
+    Raises UserError for wrong input or options, Unsupported for what the target or edgec cannot do, InternalError if
+    the engine does not give the model's numbers.
+    """
+    chosen = load_target(target) if isinstance(target, str) else target
+    _check_options(precision, require, threads, samples, golden)
+    title = name or _title(source)
+    place = Path(output) if output is not None else Path(f"{title}-{chosen.name}")
+    place = _check_place(place)
+
+    from edgec.frontends import load
+    from edgec.passes.contract import Options
+    from edgec.passes.pipelines import optimize
+    from edgec.plan.placement import place as place_kernels
+
+    progress("load", None, str(source) if isinstance(source, (str, Path)) else title)
+    model = load(source, inputs=dict(inputs) if inputs else None, values=dict(values) if values else None,
+                 trust_pickle=trust_pickle, factory=factory, example_inputs=example_inputs)
+    passes = Options()
+    options = BuildOptions(
+        precision, require, toolchain, threads, {k: list(v) for k, v in sorted((inputs or {}).items())},
+        {k: _value_facts(v) for k, v in sorted((values or {}).items())}, factory, trust_pickle,
+        bundles.sha256(Path(golden)) if golden else "", samples, seed, asdict(passes))
+
+    progress("optimize", 0.0)
+    graph, reports = optimize(model.graph, passes, _within(progress, "optimize"))
+    progress("place", None, f"{len(graph.nodes)} nodes on {', '.join(chosen.backends)}")
+    plans = place_kernels(graph, chosen, [find_backend(b) for b in chosen.backends], require_native=require == "native")
+    progress("reference", None, "golden set, from the original model in ONNX Runtime")
+    reference = make_golden(model.graph, model.original, given=Path(golden) if golden else None, samples=samples,
+                            seed=seed)
+
+    with staged(place) as folder:
+        artifacts = _compile(plans, chosen, folder, _identifier(title), options, progress)
+        reference.write(folder / bundles.GOLDEN)
+        progress("check", None, "the engine against the golden set")
+        outcome = check(chosen, _ports(graph.inputs), _ports(graph.outputs), artifacts, reference)
+        progress("write", None, str(place))
+        report = {
+            "name": title, "target": bundles.target_facts(chosen), "summary": chosen.summary,
+            "model": {"before": model_facts(model.graph), "after": model_facts(graph), "kind": model.kind},
+            "passes": pass_rows(reports), "stages": stage_rows(plans, artifacts), "kernels": kernel_rows(plans),
+            "golden": outcome, "options": asdict(options),
+        }
+        bundles.write_json(folder / bundles.REPORT, report)
+        (folder / bundles.PAGE).write_text(render(report), encoding="utf-8")
+        bundles.write_manifest(
+            folder, name=title, target=chosen, inputs=_ports(graph.inputs), outputs=_ports(graph.outputs),
+            stages=artifacts, toolchain=_toolchain(), options=asdict(options),
+            model={"file": Path(source).name if isinstance(source, (str, Path)) else title, "kind": model.kind,
+                   "sha256": model.sha256})
+        bundles.read_bundle(folder)
+    return place
+
+
+def check(target: Target, inputs: Sequence[Port], outputs: Sequence[Port], stages: Sequence[Artifact],
+          golden: Golden) -> dict[str, Any]:
+    """Run an engine on its golden set, if this machine can: what was compared, fit for JSON.
+
+    `ran` is False, with the reason, where the engine cannot run here.
+    Raises InternalError if an output is outside its tolerance.
+    """
+    from edgec.runtime.engine import Engine
+
+    try:
+        engine = Engine(target, inputs, outputs, stages)
+    except UserError as error:
+        return {"ran": False, "reason": error.what, "hint": error.hint, "samples": len(golden.inputs), "outputs": []}
+    with engine:
+        checks = golden.check(engine.run)
+    failed = [c for c in checks if not c.ok]
+    if failed:
+        raise InternalError(
+            "the engine does not give the numbers of the model; nothing was written",
+            where="; ".join(f"output {c.name}, sample {c.sample}: off by {c.error:.3g}" for c in failed),
+            expected="; ".join(f"at most {c.tolerance:.3g}" for c in failed))
+    return {"ran": True, "reason": "", "hint": "", "samples": len(golden.inputs),
+            "outputs": [check_row(c) for c in checks]}
+
+
+def check_row(check: Check) -> dict[str, Any]:
+    """A Check for JSON; an infinite error is the text `inf`."""
+    error = check.error if np.isfinite(check.error) else str(check.error)
+    return {"name": check.name, "error": error, "tolerance": check.tolerance, "magnitude": check.magnitude,
+            "sample": check.sample, "ok": check.ok}
+
+
+def _compile(plans: Sequence[Plan], target: Target, folder: Path, name: str, options: BuildOptions,
+             progress: Progress) -> list[Artifact]:
+    artifacts = []
+    for index, plan in enumerate(plans):
+        stage = folder / bundles.ENGINE
+        own = name
+        if len(plans) > 1:
+            stage, own = stage / f"{index}-{plan.backend}", f"{name}_{index}"
+        stage.mkdir(parents=True)
+        label = "compile" if len(plans) == 1 else f"compile {index + 1}/{len(plans)}"
+        progress(label, None, f"{len(plan.kernels)} kernels with {plan.backend}")
+        artifacts.append(find_backend(plan.backend).compile(
+            plan, target, CompileOptions(stage, own, options.threads, options.toolchain, _within(progress, label))))
+    return artifacts
+
+
+def _within(progress: Progress, stage: str) -> Progress:
+    """A Progress for the inside of a stage: whatever it calls its steps, they belong to `stage`."""
+    return lambda _inner, share=None, detail="": progress(stage, share, detail)
+
+
+def _check_options(precision: str, require: str, threads: int, samples: int, golden: str | Path | None) -> None:
+    if precision not in PRECISIONS:
+        raise Unsupported(f"precision {precision!r} is not there yet", expected="one of " + ", ".join(PRECISIONS))
+    if require not in ("", "native"):
+        raise UserError(f"cannot require {require!r}", expected="native, or nothing")
+    if threads < 1:
+        raise UserError(f"threads is {threads}", expected="1 or more")
+    if not 1 <= samples <= 1000:
+        raise UserError(f"samples is {samples}", expected="1 to 1000")
+    if golden is not None and not Path(golden).is_file():
+        raise UserError("there is no such file for the golden set", where=str(golden), expected="a .npz file")
+
+
+def _check_place(place: Path) -> Path:
+    """Where the bundle goes, links resolved. Raises UserError if something else than a bundle stands there."""
+    place = place.resolve()
+    if place.is_dir():
+        if any(place.iterdir()) and not bundles.is_bundle(place):
+            raise UserError("this folder is not an edgec bundle, so it is not replaced", where=str(place),
+                            hint="choose another place with -o")
+    elif place.exists():
+        raise UserError("there is a file in the place of the bundle", where=str(place),
+                        hint="choose another place with -o")
+    return place
+
+
+def _title(source: Any) -> str:
+    if not isinstance(source, (str, Path)):
+        return type(source).__name__.lower()
+    name = Path(source).name
+    while Path(name).suffix in (".onnx", ".pt", ".pt2", ".pth", ".ts"):
+        name = Path(name).stem
+    return name or "model"
+
+
+def _identifier(title: str) -> str:
+    """A C identifier for the engine's symbols and files."""
+    name = re.sub(r"[^0-9A-Za-z_]", "_", title)[:_NAME_LIMIT]
+    return name if name and not name[0].isdigit() else f"model_{name}"
+
+
+def _ports(values: Sequence[Any]) -> tuple[Port, ...]:
+    return tuple(Port(v.name, v.type) for v in values)
+
+
+def _value_facts(array: np.ndarray) -> Any:
+    array = np.asarray(array)
+    if array.size <= _LISTED:
+        return array.tolist()
+    digest = hashlib.sha256(array.tobytes()).hexdigest()
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+
+
+def _toolchain() -> dict[str, str]:
+    versions = {"edgec": metadata.version("edgec")}
+    for tool in _TOOLS:
+        try:
+            versions[tool] = metadata.version(tool)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

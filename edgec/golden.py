@@ -1,0 +1,282 @@
+"""The golden set of a bundle: inputs, the outputs that the original model gives, and how far an engine may be off.
+
+Tolerance: per output, 1e-4 of the largest magnitude of the reference (never below a few units of its own type);
+0 for integers, booleans and strings. A NaN must meet a NaN, an infinity the same infinity.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from edgec.errors import UserError
+from edgec.ir.graph import Graph, Value
+from edgec.ir.types import DType, TensorType
+
+RELATIVE = 1e-4  # of the largest magnitude of an output
+_ABSOLUTE = 1e-8  # keeps outputs that are zero up to rounding from failing
+_UNITS = 4  # units in the last place that a 16-bit output may be off
+_FREE_INTEGERS = 10  # integers of no known range are drawn below this
+_NPZ_LIMIT = 4 << 30  # bytes, unpacked
+_LEGIBLE = " !#$&'()*+,-.:;<=>?@[]^_`{|}~"  # characters of tensor names that stay as they are in golden.npz
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one output compares with its reference. error: largest absolute difference (infinity where a NaN, an
+    infinity or a shape is wrong); sample: where it is.
+    """
+
+    name: str
+    error: float
+    tolerance: float
+    magnitude: float
+    sample: int
+
+    @property
+    def ok(self) -> bool:
+        """True if the output is within its tolerance."""
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Samples of inputs with their reference outputs, by name, and the tolerance of each output."""
+
+    inputs: tuple[Arrays, ...]
+    outputs: tuple[Arrays, ...]
+    tolerance: Mapping[str, float]
+
+    def check(self, run: Callable[[Arrays], Mapping[str, np.ndarray]]) -> list[Check]:
+        """Run every sample and compare: one Check per output, the worst of all samples."""
+        worst: dict[str, tuple[float, int]] = {}
+        for index, (feeds, expected) in enumerate(zip(self.inputs, self.outputs, strict=True)):
+            results = run(feeds)
+            for name, reference in expected.items():
+                error = difference(results[name], reference)
+                if name not in worst or error > worst[name][0]:
+                    worst[name] = (error, index)
+        return [Check(name, error, self.tolerance[name], max(magnitude(s[name]) for s in self.outputs), index)
+                for name, (error, index) in worst.items()]
+
+    def write(self, path: Path) -> None:
+        """Write the set as .npz: `inputs/0/NAME`, `outputs/0/NAME`, ... and `tolerance/NAME`. Same set, same bytes."""
+        arrays = {f"tolerance/{quote(n, _LEGIBLE)}": np.float64(t) for n, t in self.tolerance.items()}
+        for kind, samples in (("inputs", self.inputs), ("outputs", self.outputs)):
+            for index, sample in enumerate(samples):
+                arrays.update({f"{kind}/{index}/{quote(name, _LEGIBLE)}": a for name, a in sample.items()})
+        write_npz(path, arrays)
+
+    @classmethod
+    def read(cls, path: Path, inputs: Mapping[str, TensorType], outputs: Mapping[str, TensorType]) -> Golden:
+        """Read what `write` wrote. Raises UserError for a file that is not such a set."""
+        arrays = read_npz(path)
+        count = len({name.split("/")[1] for name in arrays if name.startswith(("inputs/", "outputs/"))})
+
+        def sample(kind: str, index: int, types: Mapping[str, TensorType]) -> Arrays:
+            return {n: _restore(arrays[f"{kind}/{index}/{quote(n, _LEGIBLE)}"], t.dtype) for n, t in types.items()}
+
+        try:
+            return cls(tuple(sample("inputs", i, inputs) for i in range(count)),
+                       tuple(sample("outputs", i, outputs) for i in range(count)),
+                       {n: float(arrays[f"tolerance/{quote(n, _LEGIBLE)}"]) for n in outputs})
+        except (KeyError, ValueError) as error:
+            raise UserError("the golden set does not fit the bundle", where=str(path), expected=f"an entry {error}",
+                            hint="build the bundle again") from error
+
+
+def difference(result: np.ndarray, reference: np.ndarray) -> float:
+    """Largest absolute difference; infinity for another shape, a wrong NaN or infinity, or unequal strings."""
+    if result.shape != reference.shape:
+        return float("inf")
+    if reference.dtype.kind in "OSUT":
+        return 0.0 if (result.astype(object) == reference.astype(object)).all() else float("inf")
+    wide = np.complex128 if reference.dtype.kind == "c" else np.float64
+    a, b = result.astype(wide), reference.astype(wide)
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
+        return float("inf")
+    return float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+
+
+def magnitude(reference: np.ndarray) -> float:
+    """Largest finite magnitude; 0 for strings."""
+    if reference.dtype.kind in "OSUT":
+        return 0.0
+    values = np.abs(reference.astype(np.complex128 if reference.dtype.kind == "c" else np.float64))
+    return float(values[np.isfinite(values)].max(initial=0.0))
+
+
+def make_golden(graph: Graph, original: bytes, *, given: Path | None = None, samples: int = 4, seed: int = 0) -> Golden:
+    """The golden set of a model: inputs from the file `given` or drawn, outputs from `original` in ONNX Runtime.
+
+    Raises UserError if the file does not fit, or if ONNX Runtime cannot run the model on these inputs.
+    """
+    from edgec.backends.onnxruntime.session import open_session, run_session
+
+    feeds = read_inputs(given, graph.inputs) if given is not None else [
+        {v.name: draw(v, seed + index) for v in graph.inputs} for index in range(samples)]
+    session = open_session(original)
+    names = [v.name for v in graph.outputs]
+    outputs = []
+    try:
+        for sample in feeds:
+            results = run_session(session, sample)
+            outputs.append({name: np.asarray(results[name]) for name in names})
+    except UserError as error:
+        if given is None:
+            raise UserError("the model fails on random inputs", where=error.where,
+                            hint="give it real ones with --golden FILE.npz (one array per input name)") from error
+        raise
+    return Golden(tuple(feeds), tuple(outputs), {n: _tolerance([o[n] for o in outputs]) for n in names})
+
+
+def _tolerance(references: Sequence[np.ndarray]) -> float:
+    dtype = DType.of(references[0])
+    if not dtype.is_float and not dtype.value.startswith("complex"):
+        return 0.0
+    relative = RELATIVE
+    if dtype.itemsize <= 2:
+        import ml_dtypes
+
+        relative = max(RELATIVE, _UNITS * float(ml_dtypes.finfo(dtype.numpy).eps))
+    return relative * max(magnitude(r) for r in references) + _ABSOLUTE
+
+
+# -- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def draw(value: Value, seed: int) -> np.ndarray:
+    """A random array for a graph input: normal floats, fair booleans, 8-bit integers over their whole range, other
+    integers below the size of the table that they index (below 10 if they index none). Same name and seed, same array.
+    """
+    rng = np.random.default_rng((seed, zlib.crc32(value.name.encode())))
+    dtype, shape = value.dtype, tuple(1 if d is None else d for d in value.type.shape)
+    if dtype is DType.BOOL:
+        return rng.integers(0, 2, shape).astype(bool)
+    if dtype is DType.STRING:
+        return rng.integers(0, _FREE_INTEGERS, shape).astype(np.str_).astype(object)
+    if dtype.is_integer:
+        limit = index_limit(value)
+        if limit is None and dtype in (DType.INT8, DType.UINT8):
+            info = np.iinfo(dtype.numpy)
+            return rng.integers(info.min, info.max, shape, endpoint=True).astype(dtype.numpy)
+        return rng.integers(0, min(limit or _FREE_INTEGERS, 8 if "int4" in dtype.value else 1 << 15), shape).astype(
+            dtype.numpy)
+    if dtype.value.startswith("complex"):
+        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype.numpy)
+    return rng.standard_normal(shape, np.float32).astype(dtype.numpy)
+
+
+def index_limit(value: Value) -> int | None:
+    """The size of the smallest table that an integer input indexes, None if it indexes none.
+
+    Follows the input through every node that passes integers on, and stops where onnx's schema calls it `indices`.
+    """
+    import onnx
+
+    limits: list[int] = []
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        current = waiting.pop()
+        for node, index in current.uses:
+            if onnx.defs.has(node.op, node.domain):
+                schema = onnx.defs.get_schema(node.op, domain=node.domain)
+                formal = schema.inputs[min(index, len(schema.inputs) - 1)].name
+                if formal in ("indices", "slice_indices") and node.inputs[0] is not None and index > 0:
+                    limits.append(_table_size(node.attributes.get("axis", _default(schema, "axis")), node.inputs[0]))
+                    continue
+            for output in node.outputs:
+                if output.dtype.is_integer and id(output) not in seen:
+                    seen.add(id(output))
+                    waiting.append(output)
+    return min((n for n in limits if n > 0), default=None)
+
+
+def _table_size(axis: Any, table: Value) -> int:
+    dims = [d for d in table.type.shape if d is not None]
+    if isinstance(axis, int) and table.type.is_static and dims:
+        return dims[axis]
+    return min(dims, default=0)
+
+
+def _default(schema: Any, name: str) -> int | None:
+    attribute = schema.attributes.get(name)
+    return int(attribute.default_value.i) if attribute is not None else None
+
+
+def read_inputs(path: Path, inputs: Sequence[Value]) -> list[Arrays]:
+    """Samples from a .npz: one array per input name, in the input's shape, or several along one more leading axis.
+
+    Raises UserError for a missing or unknown name, a shape that does not fit, a dtype that would lose values, or
+    counts that differ.
+    """
+    arrays = read_npz(path)
+    if len(arrays) == 1 and len(inputs) == 1:
+        arrays = {inputs[0].name: next(iter(arrays.values()))}
+    wanted = ", ".join(f"{v.name} {v.type}" for v in inputs)
+    if set(arrays) != {v.name for v in inputs}:
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise UserError(f"the arrays are called {found}", where=str(path), expected=wanted)
+    stacked: Arrays = {}
+    for value in inputs:
+        array, shape = arrays[value.name], value.type.shape
+        if not np.can_cast(array.dtype, value.dtype.numpy, "same_kind"):
+            raise UserError(f"{value.name} has dtype {array.dtype}", where=str(path), expected=wanted)
+        if array.ndim == len(shape):
+            array = array[np.newaxis]
+        if array.ndim != len(shape) + 1 or any(w not in (None, h) for w, h in zip(shape, array.shape[1:], strict=True)):
+            raise UserError(f"{value.name} has shape {list(arrays[value.name].shape)}", where=str(path),
+                            expected=f"{wanted}, or several samples along one more leading axis")
+        stacked[value.name] = array.astype(value.dtype.numpy)
+    counts = {len(a) for a in stacked.values()}
+    if len(counts) > 1 or 0 in counts:
+        raise UserError("the inputs have different numbers of samples, or none", where=str(path), expected=wanted)
+    return [{name: np.ascontiguousarray(a[i]) for name, a in stacked.items()} for i in range(min(counts, default=1))]
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray | np.generic]) -> None:
+    """A .npz of sorted entries with fixed dates, stored uncompressed: the same arrays give the same bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            array = np.asarray(arrays[name])
+            if array.dtype.kind == "O":
+                array = array.astype(np.str_)
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:  # dated 1980-01-01
+                np.lib.format.write_array(entry, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+
+
+def read_npz(path: Path) -> Arrays:
+    """All arrays of a .npz or one .npy (under the name `array`). Raises UserError for what is not one, or is huge."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return {"array": np.load(path, allow_pickle=False)}
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+            if size > _NPZ_LIMIT:
+                raise UserError(f"the file unpacks to {size} bytes", where=str(path), expected=f"at most {_NPZ_LIMIT}")
+        with np.load(path, allow_pickle=False) as loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"cannot read the arrays: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                        where=str(path), expected="a .npz or .npy file without pickled objects") from error
+
+
+def _restore(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """An array with the type that it had: .npy knows neither ml_dtypes' types nor objects."""
+    if array.dtype.kind == "V":
+        return array.view(dtype.numpy)
+    return array.astype(object) if dtype is DType.STRING else array

@@ -1,0 +1,76 @@
+"""The engine of a bundle on the machine at hand: its stages, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from edgec.backends import find_backend
+from edgec.backends.base import Artifact, Port, Runner
+from edgec.backends.feeds import check_feeds
+from edgec.bundle import read_bundle
+from edgec.target import Target
+
+
+class Engine:
+    """Runs an engine here: natively, or under emulation where the backend can. `inputs` and `outputs` are Ports with
+    `name`, `shape` and `dtype`. Close it, or use it in a `with` statement, to free what it holds.
+    """
+
+    def __init__(self, target: Target, inputs: Sequence[Port], outputs: Sequence[Port],
+                 stages: Sequence[Artifact]) -> None:
+        """Load every stage. Raises UserError if this machine cannot run one of them."""
+        self.target, self.inputs, self.outputs = target, tuple(inputs), tuple(outputs)
+        self._stages: list[tuple[Artifact, Runner]] = []
+        try:
+            for stage in stages:
+                self._stages.append((stage, find_backend(stage.backend).load(stage, target)))
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name for inputs by name.
+
+        Raises UserError for a missing or unknown input, a wrong shape or a wrong dtype.
+        """
+        known = check_feeds(self.inputs, feeds)
+        for stage, runner in self._stages:
+            known.update(runner.run({port.name: known[port.name] for port in stage.inputs}))
+        return {port.name: known[port.name] for port in self.outputs}
+
+    def time(self, feeds: Mapping[str, np.ndarray], runs: int) -> list[float]:
+        """Seconds of each of `runs` executions of the engine itself; the stages are timed one by one and added up."""
+        known = check_feeds(self.inputs, feeds)
+        total = [0.0] * runs
+        for stage, runner in self._stages:
+            own = {port.name: known[port.name] for port in stage.inputs}
+            total = [a + b for a, b in zip(total, runner.time(own, runs), strict=True)]
+            if len(self._stages) > 1:
+                known.update(runner.run(own))
+        return total
+
+    def close(self) -> None:
+        """Free what the stages hold. The engine cannot run afterwards."""
+        while self._stages:
+            self._stages.pop()[1].close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_bundle(folder: str | Path) -> Engine:
+    """Open a bundle and load its engine here.
+
+    A bundle holds machine code: open only bundles that you trust as much as a program.
+    Raises UserError for a folder that is not a bundle or was changed, and if this machine cannot run the engine.
+    """
+    bundle = read_bundle(folder)
+    return Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages)
