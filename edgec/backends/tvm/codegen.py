@@ -1,0 +1,211 @@
+"""TensorPrograms become object code: plain C functions of pointers, with no runtime behind them.
+
+TVM's own lowering ends in functions that take packed arguments, check shapes at run time and call TVM's runtime for
+memory. Shapes are static here, so Buffer parameters become bare pointers, and large temporaries become further
+parameters, which the entry function takes from the arena.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+
+from edgec.backends.tvm.elf import undefined_symbols
+from edgec.errors import InternalError
+from edgec.kernels.program import TensorProgram
+from edgec.progress import Progress, silent
+from edgec.target import Target
+
+STACK_BYTES = 4096  # a temporary up to this size stays on the stack; device threads may have 16 KiB in all
+_LIBM = ("acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp10 exp2 expm1 fabs floor "
+         "fma fmax fmin fmod frexp hypot ldexp lgamma log log10 log1p log2 lrint lround llrint llround modf nearbyint "
+         "pow remainder rint round roundeven sin sinh sqrt tan tanh tgamma trunc")
+_LIBC = frozenset(("memcpy", "memmove", "memset"))
+_LIBM_NAMES = frozenset(n + suffix for n in _LIBM.split() for suffix in ("", "f"))
+_COMPILER_RUNTIME = re.compile(r"__aeabi_\w+|__(u?div|u?mod|u?divmod|mul|ashl|ashr|lshr)[sdt]i[34]")
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A function without Buffers. workspaces: bytes of the pointers that follow the program's own arguments."""
+
+    func: Any
+    workspaces: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """An object file. symbols: name of the function of each call; functions: how many there are;
+    undefined: what the object needs from libc, libm or the compiler's runtime.
+    """
+
+    data: bytes
+    symbols: tuple[str, ...]
+    functions: int
+    undefined: tuple[str, ...]
+
+
+def tvm_target(target: Target) -> Any:
+    """TVM's form of the core and instruction sets of `target`."""
+    cpu = target.cpu
+    spec: dict[str, Any] = {"kind": "llvm", "mtriple": target.triple, "mcpu": cpu.core}
+    if cpu.features:
+        spec["mattr"] = [f if f[0] in "+-" else f"+{f}" for f in cpu.features]
+    if cpu.arch == "thumb":
+        spec["vector-width"] = max(32, cpu.vector_bits)
+    return tvm.target.Target(spec)
+
+
+def lower(programs: Sequence[TensorProgram], labels: Sequence[str], target: Target,
+          progress: Progress = silent) -> list[Lowered]:
+    """Each program as a function of pointers. Programs that differ only in names share one Lowered.
+
+    labels: what to call each program in a message. Raises InternalError for a program that TVM cannot lower.
+    """
+    known: dict[int, list[tuple[Any, Lowered]]] = {}
+    result = []
+    tvm_form = tvm_target(target)
+    for index, (program, label) in enumerate(zip(programs, labels, strict=True)):
+        progress("lower", index / len(programs), label)
+        func = program.func.without_attr("global_symbol") if "global_symbol" in program.func.attrs else program.func
+        twins = known.setdefault(tvm_ffi.structural_hash(func, map_free_vars=True), [])
+        match = next((low for other, low in twins if tvm_ffi.structural_equal(func, other, map_free_vars=True)), None)
+        if match is None:
+            try:
+                match = _lower_one(func, tvm_form)
+            except (tvm.error.TVMError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+                raise InternalError(f"TVM cannot lower a kernel: {_last_line(error)}", where=label) from error
+            twins.append((func, match))
+        result.append(match)
+    return result
+
+
+def emit(lowered: Sequence[Lowered], labels: Sequence[str], exclusive: Sequence[bool], target: Target,
+         prefix: str) -> Code:
+    """Object code for the calls. exclusive: the pointers of this call never overlap, which lets LLVM reorder.
+
+    Function names are `prefix` and a number in the order of first use, so the bytes depend on nothing else.
+    Raises InternalError if LLVM fails, or if the object needs a symbol that no device is sure to have.
+    """
+    names: dict[tuple[int, bool], str] = {}
+    functions: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    symbols = []
+    for low, label, alone in zip(lowered, labels, exclusive, strict=True):
+        name = names.setdefault((id(low), alone), f"{prefix}{len(names)}")
+        if name not in functions:
+            functions[name] = low.func.with_attr("global_symbol", name).with_attr("tirx.noalias", alone)
+            owners[name] = label
+        symbols.append(name)
+    tvm_form = tvm_target(target)
+    try:
+        data = _build(functions, tvm_form)
+    except (tvm.error.TVMError, RuntimeError) as error:
+        raise InternalError(f"LLVM cannot compile a kernel: {_last_line(error)}",
+                            where=_culprit(functions, owners, tvm_form)) from error
+    undefined = undefined_symbols(data)
+    foreign = [s for s in undefined if not is_ordinary(s)]
+    if foreign:
+        where = "; ".join(label for name, label in owners.items()
+                          if set(undefined_symbols(_build({name: functions[name]}, tvm_form))) & set(foreign))
+        raise InternalError("a kernel needs a symbol that the device may lack: " + ", ".join(foreign), where=where,
+                            expected="only libm functions and memcpy, memmove, memset")
+    return Code(data, tuple(symbols), len(functions), tuple(undefined))
+
+
+def is_ordinary(symbol: str) -> bool:
+    """True for a function of libm, for memcpy and its like, and for what compilers provide on every target."""
+    return symbol in _LIBM_NAMES or symbol in _LIBC or _COMPILER_RUNTIME.fullmatch(symbol) is not None
+
+
+@lru_cache(maxsize=1)
+def _passes() -> tuple[Any, Any]:
+    """S-TIR to loops over Buffers, and loops over Buffers to what LLVM's code generator takes."""
+    s, t = s_tir.transform, tirx.transform
+    blocks = [s.CanonicalizeLoop(), s.LowerInitBlock(), s.PlanAndUpdateBufferAllocationLocation(),
+              s.ConvertBlocksToOpaque(), s.CompactBufferAllocation(), s.LowerMatchBuffer(), s.StmtSimplify(),
+              s.LowerOpaqueBlock()]
+    flat = [t.FlattenBuffer(), t.BF16ComputeLegalize(), t.NarrowDataType(32), s.LoopPartition(), t.VectorizeLoop(True),
+            t.StorageRewrite(), s.HoistIfThenElse(), t.UnrollLoop(), s.RenormalizeSplitPattern(), t.StmtSimplify(),
+            t.RemoveNoOp(), s.RewriteUnsafeSelect(), t.CommonSubexprElim(), t.FP8ComputeLegalize(),
+            t.FP8StorageLegalize(), t.BF16StorageLegalize()]
+    return tvm.transform.Sequential(blocks), tvm.transform.Sequential(flat)
+
+
+def _lower_one(func: Any, tvm_form: Any) -> Lowered:
+    blocks, flat = _passes()
+    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+    module = blocks(tirx.transform.BindTarget(tvm_form.with_host(tvm_form))(module))
+    module = flat(tvm.IRModule({"main": _pointer_parameters(module["main"])}))
+    bare, workspaces = _without_large_temporaries(module["main"])
+    return Lowered(tirx.transform.LowerIntrin()(tvm.IRModule({"main": bare}))["main"], workspaces)
+
+
+def _pointer_parameters(func: Any) -> Any:
+    """The function with bare pointers in place of Buffer parameters."""
+    parameters, declarations = [], []
+    for parameter in func.params:
+        if tirx.buffer.is_buffer_var(parameter):
+            pointer = tirx.Var(parameter.name, tirx.buffer.buffer_data_pointer_type(parameter))
+            declarations.append(tirx.DeclBuffer(parameter, data=pointer))
+            parameters.append(pointer)
+        else:
+            parameters.append(parameter)
+    return tirx.PrimFunc(parameters, tirx.SeqStmt([*declarations, func.body]), func.ret_type, func.attrs)
+
+
+def _without_large_temporaries(func: Any) -> tuple[Any, tuple[int, ...]]:
+    """Temporaries above STACK_BYTES become pointer parameters; their sizes in bytes."""
+    parameters = list(func.params)
+    sizes: list[int] = []
+
+    def replace(statement: Any) -> Any:
+        buffer = statement.buffer
+        size = prod(int(extent) for extent in buffer.shape) * _bytes_per_element(buffer)
+        if size <= STACK_BYTES:
+            return statement
+        pointer = tirx.Var(f"workspace{len(sizes)}", tirx.buffer.buffer_data_pointer_type(buffer))
+        parameters.append(pointer)
+        sizes.append(size)
+        return tirx.DeclBuffer(buffer, data=pointer)
+
+    body = tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, replace), order="post")
+    return (tirx.PrimFunc(parameters, body, func.ret_type, func.attrs), tuple(sizes)) if sizes else (func, ())
+
+
+def _bytes_per_element(buffer: Any) -> int:
+    kind = tvm.DataType(str(buffer.dtype))
+    return -(-int(kind.bits) * int(kind.lanes) // 8)
+
+
+def _build(functions: dict[str, Any], tvm_form: Any) -> bytes:
+    module = tvm.get_global_func("target.build.llvm")(tvm.IRModule(functions), tvm_form)
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        path = Path(folder, "kernels.o")
+        module.write_to_file(str(path), "o")
+        return path.read_bytes()
+
+
+def _culprit(functions: dict[str, Any], owners: dict[str, str], tvm_form: Any) -> str:
+    """The label of the first function that fails alone."""
+    for name, func in functions.items():
+        try:
+            _build({name: func}, tvm_form)
+        except (tvm.error.TVMError, RuntimeError):
+            return owners[name]
+    return ""
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
