@@ -1,0 +1,117 @@
+"""Turn QuantizeLinear/DequantizeLinear pairs into Quants on values: quantization is a fact about a value.
+
+Source: ONNX operators QuantizeLinear and DequantizeLinear, opset 21.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgec.ir.graph import Graph, Node, Value
+from edgec.ir.types import DType, Quant
+
+_GRIDS = frozenset({DType.INT4, DType.UINT4, DType.INT8, DType.UINT8, DType.INT16, DType.UINT16, DType.INT32})
+
+
+def fold_quantization(graph: Graph) -> None:
+    """Annotate what lies on an integer grid and remove the nodes that said so. Changes `graph`.
+
+    (1) DequantizeLinear of a constant becomes a float constant with a Quant.
+    (2) QuantizeLinear whose every use is a DequantizeLinear with the same parameters: the float value gets the Quant. If
+        that value has other uses, or is a graph input or output, an Identity carries the Quant.
+    Everything else stays as nodes: integer values that other operators read (QLinearConv), parameters that are computed,
+    float8 grids, and pairs with different parameters.
+    """
+    for node in list(graph.nodes):
+        if node.op == "DequantizeLinear" and not node.domain:
+            _fold_constant(graph, node)
+    for node in list(graph.nodes):
+        if node.op == "QuantizeLinear" and not node.domain:
+            _fold_pair(graph, node)
+
+
+def quant_of(node: Node) -> Quant | None:
+    """The grid of a Q or DQ node, None if it is computed, not positive, or of a type that has no integer grid."""
+    scale, zero = node.input(1), node.input(2)
+    if scale is None or scale.const is None or (zero is not None and zero.const is None) or not scale.dtype.is_float:
+        return None
+    integers = (node.outputs[0] if node.op == "QuantizeLinear" else node.input_values[0]).dtype
+    steps = scale.const.astype(np.float32)
+    if integers not in _GRIDS or not bool(np.all(steps > 0) and np.all(np.isfinite(steps))):
+        return None
+    zeros = zero.const if zero is not None and zero.const is not None else np.zeros(steps.shape, integers.numpy)
+    if zeros.shape != steps.shape:
+        return None
+    block = node.attributes.get("block_size", 0)
+    axis = node.attributes.get("axis", 1)
+    if not isinstance(block, int) or not isinstance(axis, int):
+        return None
+    rank = node.outputs[0].type.rank
+    if block:
+        return Quant(integers, steps, zeros, axis % rank, block)
+    if steps.size == 1:
+        return Quant(integers, steps.reshape(()), zeros.reshape(()))
+    return Quant(integers, steps, zeros, axis % rank)
+
+
+def dequantize(array: np.ndarray, quant: Quant) -> np.ndarray:
+    """Formula: scale * (q - zero_point), in float32."""
+    scale, zero = quant.scale, quant.zero_point.astype(np.int64)
+    if quant.axis is not None:
+        if quant.block:
+            extent = array.shape[quant.axis]
+            scale, zero = (np.repeat(p, quant.block, axis=quant.axis).take(range(extent), quant.axis) for p in (scale, zero))
+        else:
+            shape = [1] * array.ndim
+            shape[quant.axis] = -1
+            scale, zero = scale.reshape(shape), zero.reshape(shape)
+    return ((array.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
+
+
+def _fold_constant(graph: Graph, node: Node) -> None:
+    source, result = node.input_values[0], node.outputs[0]
+    quant = quant_of(node)
+    if source.const is None or quant is None:
+        return
+    floats = dequantize(source.const, quant).astype(result.dtype.numpy)
+    constant = Value.constant(graph.unique_name(f"{source.name}_dequantized"), floats, quant)
+    _replace(graph, result, constant)
+    if not graph.is_output(result):
+        graph.remove(node)
+
+
+def _fold_pair(graph: Graph, node: Node) -> None:
+    value, integers = node.input_values[0], node.outputs[0]
+    quant = quant_of(node)
+    readers = [user for user, _ in integers.uses]
+    if quant is None or not readers or graph.is_output(integers):
+        return
+    if any(r.op != "DequantizeLinear" or r.domain or r.input(0) is not integers or quant_of(r) != quant
+           or r.outputs[0].dtype is not value.dtype for r in readers):
+        return
+    if value.const is None and value.producer is not None and len(value.uses) == 1 and not graph.is_output(value) and value.quant is None:
+        value.quant = quant
+        carrier = value
+    else:
+        carrier = Value(graph.unique_name(f"{value.name}_quantized"), value.type, quant=quant)
+        graph.add(Node("Identity", [value], [carrier], name=carrier.name, source=node.source), before=node)
+    for reader in readers:
+        _replace(graph, reader.outputs[0], carrier)
+        if not graph.is_output(reader.outputs[0]):
+            graph.remove(reader)
+    graph.remove(node)
+
+
+def _replace(graph: Graph, old: Value, new: Value) -> None:
+    """Let the uses of `old` read `new`; where `old` is a graph output it stays, computed by an Identity with the same Quant."""
+    node = old.producer
+    assert node is not None
+    for user, index in list(old.uses):
+        graph.set_input(user, index, new)
+    if graph.is_output(old):
+        for index in range(len(node.inputs)):
+            graph.set_input(node, index, None)
+        node.op, node.attributes = "Identity", {}
+        node.inputs = ()
+        graph.set_input(node, 0, new)
+        old.quant = new.quant
