@@ -98,6 +98,20 @@ class Node:
             raise ValueError(f"{self.where} has no input {index}")
         return value
 
+    def integer(self, name: str, default: int) -> int:
+        """Attribute `name`, an int. Raises TypeError if it is something else."""
+        value = self.attributes.get(name, default)
+        if not isinstance(value, int):
+            raise TypeError(f"attribute {name} of {self.where} is not an int: {value!r}")
+        return value
+
+    def integers(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
+        """Attribute `name`, a tuple of ints. Raises TypeError if it is something else."""
+        value = self.attributes.get(name, tuple(default))
+        if not isinstance(value, tuple):
+            raise TypeError(f"attribute {name} of {self.where} is not a list of ints: {value!r}")
+        return tuple(int(v) for v in value)
+
     @property
     def where(self) -> str:
         """Name and source for messages."""

@@ -1,65 +1,103 @@
 """Run a graph with onnx's reference implementation: slow, plain, and the meaning that every backend must meet.
 
-A value with a Quant is rounded to its grid: scale * (clamp(round_half_even(x / scale) + zero_point) - zero_point).
+A value with a Quant is rounded to its grid. Products of quantized values (Conv, ConvTranspose, Gemm, MatMul) are exact:
+integers, int32 bias, one float32 multiply, round half to even, clamp; `ir/quantize.py` has the formulas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from edgec.ir.graph import Graph, Value
-from edgec.ir.types import Quant
+from edgec.ir.graph import Graph, Node, Value
+from edgec.ir.quantize import bias_integers, dequantize, product_scale, quantize, quantize_dequantize, requantize
+from edgec.ops import QuantRole, table
 from edgec.ops.semantics import evaluate
 
-
-def quantize_dequantize(array: np.ndarray, quant: Quant) -> np.ndarray:
-    """`array` rounded to the grid of `quant`, in float32 arithmetic. Source: ONNX QuantizeLinear, opset 21."""
-    bounds = (np.iinfo if quant.dtype.numpy.kind in "iu" else _int4_bounds)(quant.dtype.numpy)
-    scale, zero = quant.scale.astype(np.float32), quant.zero_point.astype(np.int32)
-    if quant.axis is not None:
-        if quant.block:
-            scale, zero = (np.repeat(p, quant.block, axis=quant.axis) for p in (scale, zero))
-        elif scale.ndim == 1:
-            shape = [1] * array.ndim
-            shape[quant.axis] = -1
-            scale, zero = scale.reshape(shape), zero.reshape(shape)
-    steps = np.clip(np.rint(array.astype(np.float32) / scale) + zero, bounds.min, bounds.max)
-    return ((steps - zero) * scale).astype(array.dtype)
+__all__ = ["interpret", "quantize_dequantize"]
 
 
-class _int4_bounds:
-    def __init__(self, dtype: np.dtype) -> None:
-        self.min, self.max = (0, 15) if dtype.name.startswith("u") else (-8, 7)
+def interpret(graph: Graph, feeds: Mapping[str, np.ndarray], taps: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """Outputs of `graph` by name, for inputs by name; the values that `taps` names come with them.
 
-
-def interpret(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Outputs of `graph` by name, for inputs by name.
-
-    Raises KeyError for a missing input, ValueError for a wrong shape, NotImplementedError for an op without reference.
+    Raises KeyError for a missing input or an unknown tap, ValueError for a feed of a wrong shape or element type and
+    for a node whose result is not what the graph states, NotImplementedError for an op without reference.
     """
+    wanted = dict.fromkeys((*(v.name for v in graph.outputs), *taps))
+    unknown = sorted(wanted.keys() - {v.name for v in graph.values()})
+    if unknown:
+        raise KeyError(f"no value is called {unknown[0]!r}")
+    results = {v.name: v.const for v in graph.constants() if v.name in wanted and v.const is not None}
     known: dict[int, np.ndarray] = {}
+    last = {id(v): index for index, node in enumerate(graph.nodes) for v in node.input_values}
 
-    def read(value: Value | None) -> np.ndarray | None:
-        if value is None:
-            return None
+    def read(value: Value) -> np.ndarray:
         return known[id(value)] if value.const is None else value.const
 
     def store(value: Value, array: np.ndarray) -> None:
-        known[id(value)] = quantize_dequantize(array, value.quant) if value.quant is not None else array
+        known[id(value)] = array
+        if value.name in wanted:
+            results[value.name] = array
 
     for value in graph.inputs:
         array = np.asarray(feeds[value.name])
-        if tuple(array.shape) != value.type.shape:
-            raise ValueError(f"input {value.name!r} has shape {array.shape}, expected {value.type.shape}")
-        store(value, array)
-    for node in graph.nodes:
-        for value, array in zip(node.outputs, evaluate(node, [read(v) for v in node.inputs]), strict=True):
+        _check(value, array, f"input {value.name!r}")
+        store(value, array if value.quant is None else quantize_dequantize(array, value.quant))
+    for index, node in enumerate(graph.nodes):
+        arrays = [None if v is None else read(v) for v in node.inputs]
+        for value, array in zip(node.outputs, _run(node, arrays), strict=True):
+            _check(value, array, f"{node.where}: output {value.name!r}")
             store(value, array)
-    results = {}
-    for value in graph.outputs:
-        array = read(value)
-        assert array is not None
-        results[value.name] = array
+        for operand in node.input_values:
+            if last[id(operand)] == index:
+                known.pop(id(operand), None)  # nobody reads it again
+    return {name: results[name] for name in wanted}
+
+
+def _run(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    """The outputs of a node, on their grids."""
+    if any(_has_quant(a) for a in node.attributes.values() if isinstance(a, Graph)):
+        raise NotImplementedError(f"{node.where}: quantized values inside a body")
+    spec = table.find(node)
+    if spec is not None and spec.quant is QuantRole.COMPUTE:
+        exact = _run_exact(node, arrays)
+        if exact is not None:
+            return [exact]
+    results = []
+    for value, array in zip(node.outputs, evaluate(node, arrays), strict=True):
+        array = array.astype(value.dtype.numpy, copy=False)  # the reference computes some ops in double
+        results.append(array if value.quant is None else quantize_dequantize(array, value.quant))
     return results
+
+
+def _run_exact(node: Node, arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The output of a product in integer arithmetic, None if the node has no such form."""
+    scale = product_scale(node)
+    if scale is None:
+        return None
+    integers: list[np.ndarray | None] = []
+    for value, array in zip(node.inputs[:2], arrays[:2], strict=True):
+        assert value is not None
+        assert value.quant is not None
+        assert array is not None
+        one = type(value.quant)(value.quant.dtype, np.ones_like(value.quant.scale), value.quant.zero_point,
+                                value.quant.axis)
+        integers.append(dequantize(quantize(array, value.quant), one).astype(np.float64))
+    for bias in arrays[2:]:
+        integers.append(None if bias is None else bias_integers(bias, scale))
+    output = node.outputs[0]
+    return requantize(evaluate(node, integers)[0], scale, output.quant).astype(output.dtype.numpy)
+
+
+def _has_quant(body: Graph) -> bool:
+    inner = (a for n in body.nodes for a in n.attributes.values() if isinstance(a, Graph))
+    return any(v.quant is not None for v in body.values()) or any(map(_has_quant, inner))
+
+
+def _check(value: Value, array: np.ndarray, what: str) -> None:
+    stated = value.type.shape
+    if len(stated) != array.ndim or any(d not in (None, e) for d, e in zip(stated, array.shape, strict=True)):
+        raise ValueError(f"{what} has shape {array.shape}, expected {stated}")
+    if array.dtype != value.dtype.numpy:
+        raise ValueError(f"{what} has element type {array.dtype}, expected {value.dtype.value}")

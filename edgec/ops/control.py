@@ -20,10 +20,8 @@ def loop_trips(node: Node) -> int:
 
 def scan_trips(node: Node) -> int:
     """How often the body of a Scan runs: the length of the scanned axis of its first scan input, 1 if unknown."""
-    scanned = int(node.attributes["num_scan_inputs"])  # type: ignore[arg-type]
-    first = len(node.inputs) - node.captures - scanned
-    axes = node.attributes.get("scan_input_axes", (0,))
-    length = node.operand(first).type.shape[int(axes[0])]  # type: ignore[index, arg-type]
+    first = len(node.inputs) - node.captures - node.integer("num_scan_inputs", 1)
+    length = node.operand(first).type.shape[node.integers("scan_input_axes", (0,))[0]]
     return 1 if length is None else length
 
 
