@@ -100,7 +100,7 @@ def conv_transpose(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
                      for p, d, e, s in zip(place, dilations, x.shape[2:], strides, strict=True))
         terms = weights[_LEADING + place].swapaxes(1, 2) @ data
         total[_LEADING + part] += terms.reshape(batch, group, outputs, *x.shape[2:])
-    inside = tuple(slice(before, end - after) for before, end, after in zip(pads[:rank], full, pads[rank:], strict=True))
+    inside = tuple(slice(first, end - last) for first, end, last in zip(pads[:rank], full, pads[rank:], strict=True))
     total = total.reshape(batch, group * outputs, *full)[_LEADING[:2] + inside]
     return [total if b is None else total + b.reshape(-1, *[1] * rank)]
 

@@ -53,6 +53,10 @@ def _attribute(name: str, attr: Attr) -> onnx.AttributeProto:
     return helper.make_attribute(name, list(attr) if isinstance(attr, tuple) else attr)
 
 
+class NoInference(ValueError):
+    """Onnx does not know the op, or not enough to infer the types of its outputs; the node may be well formed."""
+
+
 def to_node_proto(node: Node, inputs: Sequence[str] | None = None,
                   outputs: Sequence[str] | None = None) -> onnx.NodeProto:
     """The node as onnx states it: captured values are no inputs, bodies name the outer values instead.
@@ -117,24 +121,26 @@ def _type_proto(type_: TensorType) -> onnx.TypeProto:
 def infer_types(node: Node) -> list[TensorType]:
     """Output types of a node from its inputs' types and small constants.
 
-    Raises ValueError with onnx's own text if the node is malformed, if onnx does not know the op, or if an output is
-    not a tensor.
+    Raises ValueError with onnx's own text if the node is malformed, NoInference (a ValueError) if onnx does not know
+    the op or cannot infer an output, or if an output is not a tensor.
     """
     types = {v.name: _type_proto(v.type) for v in node.input_values}
     data = {v.name: to_tensor_proto(v.const, v.name) for v in node.input_values
             if v.const is not None and v.const.size <= _CONST_LIMIT}
     try:
         schema = onnx.defs.get_schema(node.op, _opset(node.domain), node.domain)
+    except onnx.defs.SchemaError as error:
+        raise NoInference(str(error).strip()) from error
+    try:
         inferred = onnx.shape_inference.infer_node_outputs(
             schema, to_node_proto(node), types, data, opset_imports=_opset_imports())
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError,
-            KeyError) as error:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, KeyError) as error:
         raise ValueError(str(error).strip()) from error
     result = []
     for value in node.outputs:
         proto = inferred.get(value.name)
         if proto is None or not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
-            raise ValueError(f"onnx cannot infer the type of output {value.name!r} of {node.op}")
+            raise NoInference(f"onnx cannot infer the type of output {value.name!r} of {node.op}")
         dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in proto.tensor_type.shape.dim)
         result.append(TensorType(_FROM_ONNX[proto.tensor_type.elem_type], dims))
     return result
