@@ -16,6 +16,7 @@ from edgec import bundle as bundles
 from edgec.backends import find_backend
 from edgec.backends.base import Artifact, CompileOptions, Port
 from edgec.errors import InternalError, Unsupported, UserError
+from edgec.frontends.spec import InputSpecs, normalize
 from edgec.golden import Check, Golden, make_golden
 from edgec.plan.plan import Plan
 from edgec.progress import Progress, silent
@@ -42,7 +43,7 @@ class BuildOptions:
     require: str = ""
     toolchain: str = ""
     threads: int = 1
-    inputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     factory: str = ""
     trust_pickle: bool = False
@@ -53,7 +54,7 @@ class BuildOptions:
 
 
 def build(source: Any, target: str | Target, output: str | Path | None = None, *,
-          inputs: Mapping[str, Sequence[int]] | None = None, values: Mapping[str, np.ndarray] | None = None,
+          inputs: InputSpecs | None = None, values: Mapping[str, np.ndarray] | None = None,
           precision: str = "float32", require: str = "", toolchain: str = "", threads: int = 1,
           trust_pickle: bool = False, factory: str = "", example_inputs: Any = None,
           golden: str | Path | None = None, samples: int = 4, seed: int = 0, name: str = "",
@@ -81,11 +82,11 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     from edgec.plan.placement import place as place_kernels
 
     progress("load", None, str(source) if isinstance(source, (str, Path)) else title)
-    model = load(source, inputs=dict(inputs) if inputs else None, values=dict(values) if values else None,
-                 trust_pickle=trust_pickle, factory=factory, example_inputs=example_inputs)
+    model = load(source, inputs=inputs, values=values, trust_pickle=trust_pickle, factory=factory,
+                 example_inputs=example_inputs)
     passes = Options()
     options = BuildOptions(
-        precision, require, toolchain, threads, {k: list(v) for k, v in sorted((inputs or {}).items())},
+        precision, require, toolchain, threads, {k: str(v) for k, v in sorted(normalize(inputs).items())},
         {k: _value_facts(v) for k, v in sorted((values or {}).items())}, factory, trust_pickle,
         bundles.sha256(Path(golden)) if golden else "", samples, seed, asdict(passes))
 

@@ -1,0 +1,85 @@
+"""Options that several commands share, and how their text is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from edgec.errors import UserError
+from edgec.frontends.spec import InputSpec
+from edgec.ir.types import DType
+from edgec.target import list_targets
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Inputs = Annotated[list[str] | None, typer.Option(
+    "--input", help="Shape of an input: NAME=1x3x224x224 (with a type: NAME=1x128:int64). Repeatable.",
+    metavar="NAME=SHAPE")]
+Values = Annotated[list[str] | None, typer.Option(
+    "--set", help="Bind an input to a constant: NAME=16000, or NAME=1,2,3. Repeatable.", metavar="NAME=VALUE")]
+TrustPickle = Annotated[bool, typer.Option(
+    "--trust-pickle", help="Unpickle a torch.save'd module. It can run any code: only for files of your own.")]
+Factory = Annotated[str, typer.Option(
+    "--model", help="For a file that holds weights only: the function or class that makes the module.",
+    metavar="PACKAGE.MODULE:FACTORY")]
+
+
+def complete_target(incomplete: str) -> list[str]:
+    """Names of targets for shell completion."""
+    names = [name for target in list_targets() for name in (target.name, *target.aliases)]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def parse_shapes(texts: Sequence[str] | None) -> dict[str, InputSpec]:
+    """Shapes by input name from NAME=1x3x224x224 or NAME=1x128:int64; a bare shape has the name "".
+
+    Raises UserError for what is neither.
+    """
+    shapes: dict[str, InputSpec] = {}
+    for text in texts or ():
+        name, _, spec = text.rpartition("=")
+        shape, colon, dtype = spec.partition(":")
+        if not re.fullmatch(r"\d{1,18}([x,]\d{1,18})*|scalar", shape, re.ASCII):
+            raise UserError(f"cannot read the input {text!r}", expected="NAME=1x3x224x224, or 1x3x224x224",
+                            hint="a scalar is written NAME=scalar; a type is added as in NAME=1x128:int64")
+        if name in shapes:
+            raise UserError(f"the shape of {name or 'the input'} is given twice")
+        try:
+            kind = DType(dtype) if colon else None
+        except ValueError as error:
+            raise UserError(f"there is no type {dtype!r}", where=text,
+                            expected=", ".join(d.value for d in DType if d is not DType.STRING)) from error
+        shapes[name] = InputSpec(() if shape == "scalar" else tuple(int(d) for d in re.split("[x,]", shape)), kind)
+    return shapes
+
+
+def parse_values(texts: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """Constants by input name from NAME=16000, NAME=0.5, NAME=true or NAME=1,2,3.
+
+    Raises UserError for what is none of these.
+    """
+    values: dict[str, np.ndarray] = {}
+    for text in texts or ():
+        name, found, value = text.partition("=")
+        if not found or not name or not value:
+            raise UserError(f"cannot read the value {text!r}", expected="NAME=16000, or NAME=1,2,3")
+        if name in values:
+            raise UserError(f"the value of {name} is given twice")
+        items = [_number(item.strip(), text) for item in value.split(",")]
+        values[name] = np.array(items if "," in value else items[0])
+    return values
+
+
+def _number(item: str, text: str) -> bool | int | float:
+    if item.lower() in ("true", "false"):
+        return item.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(item)
+        except ValueError:
+            continue
+    raise UserError(f"cannot read the value {text!r}", expected="numbers, or true and false")

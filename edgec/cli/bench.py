@@ -1,0 +1,102 @@
+"""`edgec bench`: how long one inference takes, alone or in turns with ONNX Runtime."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from edgec.cli.arguments import AsJson, Quiet
+from edgec.cli.console import Steps, print_json, print_table
+from edgec.cli.guard import guarded
+from edgec.errors import UserError
+from edgec.report.units import seconds
+
+NAME = "bench"
+_TURNS = 10  # blocks of runs; the two engines take turns, so that both meet the same load and clock
+
+
+@guarded
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder made by `edgec build`.")],
+    against: Annotated[Path | None, typer.Option(help="An ONNX model to run in turns with ONNX Runtime.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 100,
+    warmup: Annotated[int, typer.Option(min=0, help="Runs before the clock starts.")] = 10,
+    threads: Annotated[int, typer.Option(
+        min=1, help="Threads of ONNX Runtime; the engine's are fixed by its build.")] = 1,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time a bundle on this machine: median, 90th percentile and fastest of many runs."""
+    from edgec.bundle import read_bundle
+    from edgec.runtime import Engine
+
+    bundle = read_bundle(folder)
+    feeds = bundle.golden().inputs[0]
+    emulated = bundle.target.cpu.arch != _machine() and any(s.backend != "onnxruntime" for s in bundle.stages)
+    with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages) as engine, Steps(quiet) as steps:
+        contenders: dict[str, Any] = {f"{bundle.name} for {bundle.target.name}": lambda n: engine.time(feeds, n)}
+        if against is not None:
+            contenders[f"{against.name} in ONNX Runtime {_version()}"] = _peer(against, feeds, threads)
+        times = _measure(contenders, runs, warmup, steps)
+    rows: list[dict[str, Any]] = [{"name": name, **_statistics(values)} for name, values in times.items()]
+    ratio = rows[0]["median"] / rows[1]["median"] if against is not None else None
+    if as_json:
+        print_json({"runs": runs, "emulated": emulated, "threads": threads, "engines": rows, "ratio": ratio})
+        return
+    print_table(["engine", "#median", "#p90", "#min", "#runs"],
+                [[r["name"], *(seconds(r[k]) for k in ("median", "p90", "min")), runs] for r in rows])
+    if ratio is not None:
+        verdict = "slower" if ratio > 1 else "faster"
+        print(f"ratio of the medians: {ratio:.2f} ({verdict} than ONNX Runtime with {threads} threads)")
+    if emulated:
+        print("this engine ran under emulation: its time says nothing about the device")
+
+
+def _measure(contenders: Mapping[str, Any], runs: int, warmup: int, steps: Steps) -> dict[str, list[float]]:
+    turns = min(_TURNS, runs)
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for name, run in contenders.items():
+        steps("warm up", None, name)
+        run(warmup)
+    for turn in range(turns):
+        size = runs // turns + (turn < runs % turns)
+        for name, run in contenders.items():
+            steps("measure", turn / turns, f"{runs} runs each, in {turns} turns")
+            times[name] += run(size)
+    return times
+
+
+def _peer(path: Path, feeds: Mapping[str, np.ndarray], threads: int) -> Any:
+    """A function that times ONNX Runtime on `path` with the engine's inputs, matched by name or else by position."""
+    from edgec.backends.onnxruntime.session import open_session, time_session
+
+    if not path.is_file():
+        raise UserError("there is no such file", where=str(path), expected="an ONNX model")
+    session = open_session(path, threads)
+    names = [i.name for i in session.get_inputs()]
+    if set(names) != set(feeds):
+        if len(names) != len(feeds):
+            raise UserError(f"{path.name} has the inputs {', '.join(names)}", where=str(path),
+                            expected=", ".join(feeds))
+        feeds = dict(zip(names, feeds.values(), strict=True))
+    return lambda n: time_session(session, feeds, n)
+
+
+def _statistics(values: Sequence[float]) -> dict[str, float]:
+    return {"median": float(np.median(values)), "p90": float(np.percentile(values, 90)), "min": min(values),
+            "max": max(values), "mean": float(np.mean(values))}
+
+
+def _machine() -> str:
+    return {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("onnxruntime")

@@ -1,0 +1,97 @@
+"""`edgec build`: from a model file to a bundle."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgec.cli.arguments import (
+    AsJson,
+    Factory,
+    Inputs,
+    Quiet,
+    TrustPickle,
+    Values,
+    complete_target,
+    parse_shapes,
+    parse_values,
+)
+from edgec.cli.console import Steps, print_json
+from edgec.cli.guard import guarded
+from edgec.report.units import count, seconds, size
+
+NAME = "build"
+_SHOWN = 10  # refusals in the summary; the report has all
+
+
+@guarded
+def command(
+    source: Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX, .pt2, TorchScript or torch.save file.")],
+    target: Annotated[str, typer.Option("--target", "-t", help="The device; `edgec targets` lists them.",
+                                        autocompletion=complete_target)],
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", help="The bundle's folder itself; else NAME-TARGET in the current folder.")] = None,
+    inputs: Inputs = None,
+    values: Values = None,
+    precision: Annotated[str, typer.Option(help="Number format of the engine.")] = "float32",
+    require: Annotated[str, typer.Option(help="`native`: fail, instead of running a part elsewhere.")] = "",
+    threads: Annotated[int, typer.Option(help="At most so many threads at run time.")] = 1,
+    toolchain: Annotated[str, typer.Option(help="Prefix of an own cross compiler: aarch64-linux-gnu-.")] = "",
+    factory: Factory = "",
+    trust_pickle: TrustPickle = False,
+    golden: Annotated[Path | None, typer.Option(
+        help="A .npz with real inputs to check the engine with, by input name; else random ones.")] = None,
+    samples: Annotated[int, typer.Option(help="How many random inputs the check uses.")] = 4,
+    seed: Annotated[int, typer.Option(help="Where the random inputs start.")] = 0,
+    name: Annotated[str, typer.Option(help="Name of the engine; else that of the file.")] = "",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a model into a checked bundle for a target."""
+    from edgec.build import build
+    from edgec.bundle import read_bundle
+
+    with Steps(quiet) as steps:
+        folder = build(source, target, output, inputs=parse_shapes(inputs), values=parse_values(values),
+                       precision=precision, require=require, toolchain=toolchain, threads=threads,
+                       trust_pickle=trust_pickle, factory=factory, golden=golden, samples=samples, seed=seed, name=name,
+                       progress=steps)
+    report = read_bundle(folder).report()
+    if as_json:
+        print_json({"bundle": str(folder), "seconds": steps.times, "report": report})
+    else:
+        _print_summary(folder, report, sum(steps.times.values()))
+
+
+def _print_summary(folder: Path, report: dict[str, Any], elapsed: float) -> None:
+    from edgec.report.page import arena
+
+    before, after, golden = report["model"]["before"], report["model"]["after"], report["golden"]
+    used, bound = arena(report["stages"])
+    target = report["target"]
+    print(f"target       {target['name']}" + (f": {report['summary']}" if report["summary"] else ""))
+    print(f"model        {before['nodes']} nodes, {after['nodes']} after the passes; "
+          f"{count(after['parameters'])} parameters, {count(after['macs'])} multiply-adds")
+    placed = Counter(k["backend"] for k in report["kernels"])
+    files = size(sum(s["file_bytes"] for s in report["stages"]))
+    memory = f", arena {size(used)} ({used / bound:.2f} x the lower bound)" if used and bound else ""
+    print(f"engine       {', '.join(f'{n} kernels with {b}' for b, n in placed.items())}; {files}{memory}")
+    if golden["ran"]:
+        worst = max(golden["outputs"], key=lambda o: o["error"] / o["tolerance"] if o["tolerance"] else 0.0)
+        print(f"checked      {golden['samples']} samples: largest difference {worst['error']:.3g} of "
+              f"{worst['tolerance']:.3g} allowed ({worst['name']})")
+    else:
+        print(f"checked      not here: {golden['reason']}")
+    refusals = [r for k in report["kernels"] if k["backend"] != target["backends"][0] for r in k["reason"]]
+    if refusals:
+        print(f"not on {target['backends'][0]}:", file=sys.stderr)
+        for r in refusals[:_SHOWN]:
+            place = f" ({r['source']})" if r["source"] and r["source"] != r["node"] else ""
+            print(f"  - {r['node']}{place}: {r['text']} [{r['rule']}]", file=sys.stderr)
+        if len(refusals) > _SHOWN:
+            print(f"  and {len(refusals) - _SHOWN} more, see report.html", file=sys.stderr)
+    print(f"bundle       {folder} ({seconds(elapsed)})")

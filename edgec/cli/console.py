@@ -1,0 +1,97 @@
+"""What commands print: tables and JSON on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from edgec.report.units import seconds
+
+
+class Steps:
+    """Draws a build's progress on stderr, and keeps the time of each stage in `times` (seconds by stage name).
+
+    In a terminal the running stage has a bar; elsewhere each stage is one plain line when it ends.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.times: dict[str, float] = {}
+        self._quiet, self._stage, self._start, self._detail = quiet, "", 0.0, ""
+        self._live: Any = None
+
+    def __call__(self, stage: str, share: float | None = None, detail: str = "") -> None:
+        """See edgec.progress.Progress."""
+        if stage != self._stage:
+            self._finish()
+            self._stage, self._start, self._detail = stage, time.perf_counter(), ""
+        self._detail = detail or self._detail
+        if self._live is not None:
+            self._live.update(self._task, description=stage, total=None if share is None else 1.0,
+                              completed=share or 0.0, detail=self._detail)
+
+    def __enter__(self) -> Steps:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+            from rich.table import Column
+
+            self._live = Progress(
+                SpinnerColumn(), TextColumn("{task.description}", table_column=Column(min_width=12)), BarColumn(20),
+                TimeElapsedColumn(), TextColumn("{task.fields[detail]}", markup=False), transient=True,
+                console=Console(stderr=True))
+            self._live.start()
+            self._task = self._live.add_task("", total=None, detail="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._finish(done=kind is None)
+        if self._live is not None:
+            self._live.stop()
+
+    def _finish(self, done: bool = True) -> None:
+        if not self._stage:
+            return
+        elapsed = time.perf_counter() - self._start
+        self.times[self._stage] = self.times.get(self._stage, 0.0) + elapsed
+        if not self._quiet:
+            line = f"{self._stage:<12} {seconds(elapsed):>8}  {self._detail if done else 'stopped here'}"
+            if self._live is not None:
+                self._live.console.print(line, markup=False, highlight=False)
+            else:
+                print(line.rstrip(), file=sys.stderr, flush=True)
+        self._stage = ""
+
+
+def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """JSON on stdout, and nothing else there."""
+    print(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; a head that starts with # belongs to a column that is aligned to the right.
+
+    In a terminal the table fits its width; elsewhere nothing is cut, so that grep and awk find everything.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    terminal = sys.stdout.isatty()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for head in heads:
+        table.add_column(head.lstrip("#"), justify="right" if head.startswith("#") else "left",
+                         overflow="fold", no_wrap=not terminal)
+    for row in rows:
+        table.add_row(*(_literal(str(cell)) for cell in row))
+    Console(width=None if terminal else 10_000, highlight=False).print(table)
+
+
+def _literal(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text)

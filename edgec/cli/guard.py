@@ -1,0 +1,96 @@
+"""What a user sees when something fails: one clear message, the right exit code, and no traceback unless asked for."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import platform
+import signal
+import sys
+import tempfile
+import traceback as tracebacks
+from collections.abc import Callable
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from edgec.errors import EdgecError, InternalError
+
+INTERRUPTED = 130  # what shells report for a command that SIGINT ended
+_TERMINATED = 143  # the same for SIGTERM
+
+_Traceback = Annotated[bool, typer.Option("--traceback", help="Show where in edgec an error comes from.")]
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option `--traceback`, and with every error turned into a message and an exit code:
+    that of the EdgecError; 70 and a reproducer for anything unforeseen; 130 after SIGINT, 143 after SIGTERM.
+    """
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, traceback: bool = False, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            command(*args, **kwargs)
+        except EdgecError as error:
+            _fail(error, traceback)
+        except KeyboardInterrupt as error:
+            print("stopped; nothing was changed", file=sys.stderr)
+            raise typer.Exit(_TERMINATED if error.args else INTERRUPTED) from None
+        except BrokenPipeError:  # the reader of our output is gone, as in `edgec targets | head -1`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except MemoryError as error:
+            _fail(InternalError("there is not enough memory", hint="use a machine with more"), traceback, error)
+        except Exception as error:
+            what = f"edgec failed unexpectedly: {type(error).__name__}: {_first_line(error)}"
+            _fail(InternalError(what), traceback, error)
+
+    signature = inspect.signature(command, eval_str=True)  # typer reads types, not their names
+    extra = inspect.Parameter("traceback", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Traceback)
+    parameters = [*signature.parameters.values(), extra]
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {**command.__annotations__, "traceback": _Traceback}
+    return wrapper
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt("SIGTERM")  # stops as SIGINT does, so that nothing half done stays behind
+
+
+def _fail(error: EdgecError, traceback: bool, cause: BaseException | None = None) -> NoReturn:
+    if traceback:
+        tracebacks.print_exception(cause or error)
+    if isinstance(error, InternalError) and not error.reproducer:
+        path = _write_reproducer(cause or error)
+        error = InternalError(error.what, where=error.where, expected=error.expected, hint=error.hint, reproducer=path)
+    print(f"error: {error.message()}", file=sys.stderr)
+    raise typer.Exit(error.exit_code) from None
+
+
+def _write_reproducer(error: BaseException) -> str:
+    """A file with the command, the versions and the traceback; empty if it cannot be written."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    lines = ["command: " + " ".join(sys.argv), f"python: {platform.python_version()} on {platform.platform()}"]
+    for package in ("edgec", "numpy", "onnx", "onnxruntime", "apache-tvm", "torch", "ziglang"):
+        try:
+            lines.append(f"{package}: {version(package)}")
+        except PackageNotFoundError:
+            lines.append(f"{package}: not installed")
+    lines += ["", *(line.rstrip("\n") for line in tracebacks.format_exception(error))]
+    try:
+        handle, path = tempfile.mkstemp(prefix="edgec-failure-", suffix=".txt", text=True)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+    except OSError:
+        return ""
+    return path
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no message").splitlines()[0]

@@ -1,0 +1,44 @@
+"""`edgec verify`: replay a bundle's golden set on its engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgec.cli.arguments import AsJson
+from edgec.cli.console import print_json, print_table
+from edgec.cli.guard import guarded
+
+NAME = "verify"
+FAILED = 1  # exit code: the engine runs, and its numbers are wrong
+
+
+@guarded
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder made by `edgec build`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Replay the golden set, natively or under emulation. Exit code 1 if an output is outside its tolerance."""
+    from edgec.build import check_row
+    from edgec.bundle import check_files, read_bundle
+    from edgec.runtime import Engine
+
+    bundle = read_bundle(folder)
+    check_files(folder, bundle.manifest, list(bundle.manifest["files"]))
+    golden = bundle.golden()
+    with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages) as engine:
+        checks = golden.check(engine.run)
+    passed = all(c.ok for c in checks)
+    if as_json:
+        print_json({"bundle": str(folder), "target": bundle.target.name, "samples": len(golden.inputs),
+                    "passed": passed, "outputs": [check_row(c) for c in checks]})
+    else:
+        print_table(["output", "#largest error", "#tolerance", "#largest magnitude", "#sample", "result"],
+                    [[c.name, f"{c.error:.3g}", f"{c.tolerance:.3g}", f"{c.magnitude:.4g}", c.sample,
+                      "ok" if c.ok else "WRONG"] for c in checks])
+        verdict = "passed" if passed else "FAILED"
+        print(f"{bundle.name} for {bundle.target.name}: {verdict}, {len(golden.inputs)} samples")
+    if not passed:
+        raise typer.Exit(FAILED)
