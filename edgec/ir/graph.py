@@ -160,6 +160,7 @@ class Graph:
             value.producer = node
         if not node.name:
             node.name = node.outputs[0].name if node.outputs else node.op
+        self._taken.add(node.name)
         return node
 
     def remove(self, node: Node) -> None:

@@ -106,15 +106,28 @@ def recompute(graph: Graph, value: Value, op: str, inputs: Sequence[Value | None
     old = value.producer
     if old is None:
         raise ValueError(f"{value.name} is not computed by a node")
-    if any(v is not value and (v.uses or graph.is_output(v)) for v in old.outputs):
-        raise ValueError(f"{old!r} has other outputs in use")
     like = like or old
     node = Node(op, inputs, (value,), attributes, name=like.name, source=like.source)
-    graph.add(node, before=old)
-    graph.nodes.remove(old)
-    feeding = _disconnect(old)
-    remove_unused(graph, feeding)
+    replace_node(graph, old, [node])
     return node
+
+
+def replace_node(graph: Graph, old: Node, new: Sequence[Node]) -> None:
+    """Put the nodes `new` in the place of `old`. Values of `old` that are still read must be outputs of `new`.
+
+    Nodes that became useless are removed. Raises ValueError if a value in use would be left without a producer.
+    """
+    made = {id(v) for node in new for v in node.outputs}
+    for value in old.outputs:
+        if id(value) not in made and (value.uses or graph.is_output(value)):
+            raise ValueError(f"{value.name}, an output of {old!r}, is still used")
+    for node in new:
+        graph.add(node, before=old)
+    graph.nodes.remove(old)
+    for value in old.outputs:
+        if value.producer is old:
+            value.producer = None
+    remove_unused(graph, _disconnect(old))
 
 
 def fold(graph: Graph, node: Node, arrays: Sequence[np.ndarray]) -> None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 from edgec.errors import InternalError
 from edgec.ir.graph import Graph
-
-try:
-    from edgec.ir.verify import verify
-except ImportError:
-    def verify(graph: Graph) -> list[str]:
-        """Until ir.verify exists: nothing is wrong."""
-        return []
+from edgec.ir.verify import verify
 from edgec.passes import (
+    eliminate_common,
     eliminate_dead,
     eliminate_identity,
+    eliminate_reshapes,
+    eliminate_transposes,
+    fold_affine,
     fold_batch_norm,
     fold_constants,
+    fold_pad,
+    recognise_gelu,
+    recognise_hardswish,
+    recognise_layernorm,
+    recognise_silu,
+    recognise_softplus_mish,
 )
 from edgec.passes.contract import Options, PassReport, pass_name
 from edgec.progress import Progress, silent
@@ -37,8 +41,11 @@ class Stage:
 _ROUNDS = 8  # each round ends with fewer nodes, or the same number in a simpler form; the known models need up to 4
 
 PIPELINE: tuple[Stage, ...] = (
-    Stage("clean", (eliminate_dead, fold_constants, eliminate_identity), _ROUNDS),
-    Stage("fold", (fold_batch_norm, fold_constants, eliminate_identity, eliminate_dead), _ROUNDS),
+    Stage("clean", (eliminate_dead, fold_constants, eliminate_identity, eliminate_common), _ROUNDS),
+    Stage("recognise", (recognise_layernorm, recognise_gelu, recognise_silu, recognise_hardswish,
+                        recognise_softplus_mish)),
+    Stage("fold", (fold_constants, eliminate_transposes, eliminate_reshapes, fold_batch_norm, fold_affine, fold_pad,
+                   eliminate_identity, eliminate_common, eliminate_dead), _ROUNDS),
 )
 
 
@@ -70,10 +77,14 @@ def optimize(graph: Graph, options: Options | None = None, progress: Progress = 
     options = options or Options()
     reports: dict[str, PassReport] = {}
     ran: list[str] = []
+    _verify(graph, [], types=True)
     graph = graph.copy()
     for number, stage in enumerate(pipeline):
-        graph = _run_stage(stage, graph, options, reports, ran,
-                           _Say(progress, number / len(pipeline)))
+        say = _Say(progress, number / len(pipeline))
+        start, earlier, so_far = graph, len(ran), {k: replace(r) for k, r in reports.items()}
+        graph = _run_stage(stage, start, options, reports, ran, say, types=False)
+        if verify(graph):  # types are verified once per stage, for speed; the second run finds the pass to blame
+            _run_stage(stage, start, options, so_far, ran[:earlier], say, types=True)
     _optimize_bodies(graph, options, reports, pipeline)
     progress("optimize", 1.0)
     return graph, list(reports.values())
@@ -90,7 +101,7 @@ class _Say:
 
 
 def _run_stage(stage: Stage, graph: Graph, options: Options, reports: dict[str, PassReport], ran: list[str],
-               say: _Say) -> Graph:
+               say: _Say, *, types: bool) -> Graph:
     version = 0
     seen: dict[str, int] = {}
     for _ in range(stage.rounds):
@@ -106,7 +117,7 @@ def _run_stage(stage: Stage, graph: Graph, options: Options, reports: dict[str, 
             _add(reports, result.report)
             if result.report.changed:
                 version += 1
-                _verify(graph, ran)
+                _verify(graph, ran, types)
             seen[name] = version
         if version == start:
             break
@@ -121,9 +132,10 @@ def _add(reports: dict[str, PassReport], report: PassReport) -> None:
     total.refused = list(report.refused)
 
 
-def _verify(graph: Graph, ran: Sequence[str]) -> None:
-    if problems := verify(graph):
-        raise InternalError(f"the graph is wrong after pass {ran[-1]}: " + "; ".join(problems[:10]),
+def _verify(graph: Graph, ran: Sequence[str], types: bool) -> None:
+    if problems := verify(graph, types=types):
+        when = f"after pass {ran[-1]}" if ran else "before any pass"
+        raise InternalError(f"the graph is wrong {when}: " + "; ".join(map(str, problems[:10])),
                             where="passes before it: " + (", ".join(ran[:-1]) or "none"))
 
 
