@@ -276,7 +276,8 @@ def _check_table(table: str, row: object, links: Mapping[str, Any], where: str,
         if not isinstance(links.get(link), str):
             raise UserError(f"{key} has no source", where=where,
                             expected="source = {...} that names an entry of [sources] for each key")
-        sources[f"{table}.{key}"] = links[link]
+        known = sources.get(f"{table}.{key}", links[link])
+        sources[f"{table}.{key}"] = known if links[link] in known else f"{known}; {links[link]}"
     return facts
 
 
