@@ -1,0 +1,94 @@
+"""Depthwise convolution on blocked channels: each channel has a filter of its own.
+
+Computes: y[n, c, i, j] = bias[c] + sum over r, s of w[c, 0, r, s] * x[n, c, row(i, r), column(j, s)], then the
+          kernel's pointwise nodes.
+Layouts:  x [n, C/b, h, w, b]; weights [C/b, R, S, b] and bias [C/b, b], packed at build time, numbers beyond C are 0;
+          y and full operands of the pointwise nodes [n, C/b, oh, ow, b].
+Applies when: groups = c = k; x, weights and bias float32, weights and bias constant, rank 3 or 4.
+Padding:  as in conv2d_direct: nothing is copied, products with padding are left out.
+Source:   the register blocking of conv2d_direct with one channel block; inputs of neighbouring columns are shared by
+          unrolling the columns of the filter.
+"""
+
+from __future__ import annotations
+
+from edgec.kernels import convolution, epilogue
+from edgec.kernels.convolution import Convolution
+from edgec.kernels.emit import Expr, Writer, lanes, load, local, loop, splat, store, vectorized, write
+from edgec.kernels.epilogue import Epilogue, Lower, pack_channels
+from edgec.kernels.machine import Tile, known_machine, machine
+from edgec.kernels.program import Constant, Input, Output, TensorProgram
+from edgec.kernels.window import Area, Positions, areas, taps, too_many_sides
+
+from edgec.plan.layout import Demand
+from edgec.plan.plan import Kernel
+from edgec.target import Target
+
+ALGORITHM = "depthwise"
+
+
+def refuse(kernel: Kernel, target: Target) -> str | None:
+    """Why this kernel does not apply, None if it does."""
+    cpu = machine(target)
+    if cpu is None:
+        return "the core has no vectors of 4 floats"
+    reason = convolution.refuse(kernel) or epilogue.refuse(kernel)
+    if reason:
+        return reason
+    conv = convolution.describe(kernel.anchor)
+    if not conv.groups == conv.c == conv.k or conv.c == 1:
+        return f"{conv.groups} groups of {conv.c} to {conv.k} channels are not one filter per channel"
+    return too_many_sides(conv.window, choose(cpu.registers, conv))
+
+
+def demand(kernel: Kernel, target: Target) -> Demand:
+    """Everything blocked."""
+    block = known_machine(target).lanes
+    return epilogue.demand(kernel, block, {kernel.anchor.operand(0).name: block})
+
+
+def choose(registers: int, conv: Convolution) -> Tile:
+    """One row of as many columns as leave half of the registers to inputs and weights."""
+    return Tile(1, min(conv.window.ow, registers // 2), 1, 1)
+
+
+def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass."""
+    cpu, conv, node = known_machine(target), convolution.describe(kernel.anchor), kernel.anchor
+    b, window = cpu.lanes, conv.window
+    blocks = -(-conv.c // b)
+
+    def body(writer: Writer) -> None:
+        x = writer.pointer(Input(node.operand(0)), (conv.n, blocks, window.h, window.w, b))
+        packed = pack_channels(convolution.weights(node).transpose(1, 0, 2, 3), b)
+        weights = writer.pointer(Constant(packed), packed.shape)
+        bias_ = convolution.bias(node, blocks * b)
+        bias = None if bias_ is None else writer.pointer(Constant(bias_), bias_.shape)
+        after = Epilogue(kernel, b, lower, writer)
+        y = writer.pointer(Output(kernel.outputs[0]), (conv.n, blocks, window.oh, window.ow, b))
+        after.prologue()
+
+        def tile(n: Expr, c: Expr, area: Area) -> None:
+            accumulators = local(area.columns * b)
+            for j in range(area.columns):
+                store(accumulators, splat(0, b) if bias is None else load(bias, lanes(c * b, b)), lanes(j * b, b))
+
+            def tap(r: Expr, s: Expr, positions: Positions) -> None:
+                for _, j in positions:
+                    place = lanes(j * b, b)
+                    value = load(x, n, c, window.row(area.row, r), window.column(area.column + j, s), lanes(0, b))
+                    product = value * load(weights, 0, c, r, s, lanes(0, b))
+                    store(accumulators, load(accumulators, place) + product, place)
+
+            taps(window, area, tap, unroll=True)
+            for j in range(area.columns):
+                position = (n, c, area.row, area.column + j)
+                result = after.finish(position, accumulators, j * b)
+                with vectorized(b) as e:
+                    store(y, result(e), *position, e)
+
+        with loop(conv.n) as n, loop(blocks) as c:
+            for area in areas(window, choose(cpu.registers, conv)):
+                tile(n, c, area)
+
+    return write(kernel.name, body, ALGORITHM)

@@ -1,0 +1,202 @@
+"""Direct convolution on blocked channels, the accumulators of a tile of outputs in registers over the whole reduction.
+
+Computes: `Convolution` with bias, then the kernel's pointwise nodes.
+Layouts:  x [n, C/b, h, w, b], or plain [n, c, h, w] if the layout assignment says so (first layers);
+          weights, packed at build time: for each tile of `blocks` output blocks [C/b, r, s, b, blocks, b]
+          (plain x: [c, r, s, blocks, b]), numbers beyond C and K are 0;
+          bias [K/b, b]; y and full operands of the pointwise nodes [n, K/b, oh, ow, b].
+Applies when: (1) x, weights and bias are float32, weights and bias constant, rank 3 or 4; (2) groups = 1, or c/groups
+          and k/groups are multiples of the block; (3) the pointwise nodes fit `epilogue`.
+Padding:  nothing is copied. Rows outside are skipped; tiles that touch a side are written out with the products that
+          exist.
+          A channel beyond C never enters a sum, so lanes beyond C may hold anything, NaN included.
+Numerics: float32 accumulation in the order channel block, row, column, channel.
+Source:   Georganas et al., Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures, SC 2018.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+from edgec.kernels import convolution, epilogue
+from edgec.kernels.convolution import Convolution
+from edgec.kernels.emit import (
+    Buffer,
+    Expr,
+    Writer,
+    broadcast,
+    lane,
+    lanes,
+    load,
+    local,
+    loop,
+    splat,
+    store,
+    vectorized,
+    write,
+)
+from edgec.kernels.epilogue import Epilogue, Lower
+from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, split_even
+from edgec.kernels.program import Constant, Input, Output, TensorProgram
+from edgec.kernels.window import Area, Positions, areas, runs, taps, too_many_sides
+
+from edgec.plan.layout import Demand
+from edgec.plan.plan import Kernel
+from edgec.target import Target
+
+ALGORITHM = "direct"
+
+
+def refuse(kernel: Kernel, target: Target) -> str | None:
+    """Why this kernel does not apply, None if it does."""
+    cpu = machine(target)
+    if cpu is None:
+        return "the core has no vectors of 4 floats"
+    reason = convolution.refuse(kernel) or epilogue.refuse(kernel)
+    if reason:
+        return reason
+    conv = convolution.describe(kernel.anchor)
+    ins, outs = conv.c // conv.groups, conv.k // conv.groups
+    if conv.groups > 1 and (ins % cpu.lanes or outs % cpu.lanes):
+        return f"{conv.groups} groups of {ins} to {outs} channels are not multiples of {cpu.lanes}"
+    return too_many_sides(conv.window, _tile(cpu, conv))
+
+
+def demand(kernel: Kernel, target: Target) -> Demand:
+    """X blocked, or as it comes if it has fewer than two blocks of channels; the rest blocked."""
+    lanes_, data = known_machine(target).lanes, kernel.anchor.operand(0)
+    few = data.shape[1] < 2 * lanes_ and kernel.anchor.integer("group", 1) == 1
+    return epilogue.demand(kernel, lanes_, {data.name: None if few else lanes_})
+
+
+def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass."""
+    cpu, conv = known_machine(target), convolution.describe(kernel.anchor)
+    flat = conv.window.is_point
+    if flat:
+        conv = replace(conv, window=conv.window.flat())
+    tile = _tile(cpu, conv)
+    return write(kernel.name, lambda writer: _Direct(kernel, cpu, conv, tile, lower, flat, writer).body(), ALGORITHM)
+
+
+def _tile(cpu: Machine, conv: Convolution) -> Tile:
+    return choose_tile(cpu, conv.window.oh, conv.window.ow, -(-conv.k // conv.groups // cpu.lanes))
+
+
+class _Direct:
+    """Writes one program."""
+
+    def __init__(self, kernel: Kernel, cpu: Machine, conv: Convolution, tile: Tile, lower: Lower, flat: bool,
+                 writer: Writer) -> None:
+        self.cpu, self.conv, self.tile, self.window = cpu, conv, tile, conv.window
+        b, node = cpu.lanes, kernel.anchor
+        data, size = node.operand(0), (conv.window.h, conv.window.w)
+        self.plain = kernel.layout(data).block == 0
+        self.k_blocks = -(-conv.k // conv.groups // b)  # of one group
+        shape = (conv.n, conv.c, *size) if self.plain else (conv.n, -(-conv.c // b), *size, b)
+        self.x = writer.pointer(Input(data), shape)
+        packed = pack_weights(convolution.weights(node), conv.groups, b, tile.blocks, self.plain)
+        self.weights = writer.pointer(Constant(packed), packed.shape)
+        bias = convolution.bias(node, self.k_blocks * conv.groups * b)
+        self.bias = None if bias is None else writer.pointer(Constant(bias), bias.shape)
+        self.after = Epilogue(kernel, b, lower, writer, flat)
+        out = (conv.n, self.k_blocks * conv.groups, conv.window.oh, conv.window.ow, b)
+        self.y = writer.pointer(Output(kernel.outputs[0]), out)
+
+    def body(self) -> None:
+        """Loops over samples, groups, tiles of output blocks, tiles of rows and columns."""
+        self.after.prologue()
+        with loop(self.conv.n) as n, loop(self.conv.groups) as g:
+            for first, count, blocks in runs(split_even(self.k_blocks, self.tile.blocks)):
+                with loop(count) as t:
+                    for area in areas(self.window, self.tile):
+                        self._tile(n, g, first + t * blocks, blocks, area)
+
+    def _tile(self, n: Expr, g: Expr, first: Expr, blocks: int, area: Area) -> None:
+        """One register tile: start from the bias, reduce, finish, store."""
+        b = self.cpu.lanes
+        positions = area.positions
+        accumulators = local(len(positions) * blocks * b)
+        block = g * self.k_blocks + first
+        for i, _ in enumerate(positions):
+            for k in range(blocks):
+                start = splat(0, b) if self.bias is None else load(self.bias, lanes((block + k) * b, b))
+                store(accumulators, start, lanes((i * blocks + k) * b, b))
+        self._reduce(accumulators, n, g, block, blocks, area)
+        for i, (row, column) in enumerate(positions):
+            for k in range(blocks):
+                place = (n, block + k, area.row + row, area.column + column)
+                result = self.after.finish(place, accumulators, (i * blocks + k) * b)
+                with vectorized(b) as e:
+                    store(self.y, result(e), *place, e)
+
+    def _reduce(self, accumulators: Buffer, n: Expr, g: Expr, block: Expr, blocks: int, area: Area) -> None:
+        """Add all products of the tile: blocks of input channels, taps, channels of the block."""
+        b, channels = self.cpu.lanes, self.conv.c // self.conv.groups
+        taps_ = self.window.taps[0] * self.window.taps[1]
+        count = channels if self.plain else -(-channels // b)
+
+        def slab(c: Expr, depth: int) -> None:
+            def tap(r: Expr, s: Expr, positions: Positions) -> None:
+                start = (block * count + c * blocks) * taps_ + (r * self.window.taps[1] + s) * blocks
+                self._products(accumulators, n, g * count + c, r, s, start, blocks, area, positions, depth)
+
+            taps(self.window, area, tap)
+
+        whole, rest = (channels, 0) if self.plain else divmod(channels, b)
+        if whole:
+            with loop(whole) as c:
+                slab(c, 1 if self.plain else b)
+        if rest:
+            slab(whole, rest)
+
+    def _products(self, accumulators: Buffer, n: Expr, x_block: Expr, r: Expr, s: Expr, start: Expr, blocks: int,
+                  area: Area, positions: Positions, channels: int) -> None:
+        """accumulators[position, k] += x[position, channel] * w[channel, k] for `channels` channels of one tap.
+
+        start: of this tap's weights, counted in vectors for each channel of a block.
+        """
+        b, window = self.cpu.lanes, self.window
+        depth = 1 if self.plain else b
+        rows = [(i * area.columns + j, window.row(area.row + i, r), window.column(area.column + j, s))
+                for i, j in positions]
+
+        def step(channel: Expr, numbers: list[Expr]) -> None:
+            vectors = [load(self.weights, lanes((start * depth + channel * blocks + k) * b, b)) for k in range(blocks)]
+            for (i, _, _), number in zip(rows, numbers, strict=True):
+                for k in range(blocks):
+                    place = lanes((i * blocks + k) * b, b)
+                    store(accumulators, load(accumulators, place) + number * vectors[k], place)
+
+        if self.plain:
+            step(0, [broadcast(load(self.x, n, x_block, y, x), b) for _, y, x in rows])
+        elif self.cpu.by_element:
+            inputs = [load(self.x, n, x_block, y, x, lanes(0, b)) for _, y, x in rows]
+            for channel in range(channels):
+                step(channel, [broadcast(lane(v, channel), b) for v in inputs])
+        else:
+            for first, count, unroll in runs(split_even(channels, self.tile.unroll)):
+                with loop(count) as t:
+                    for u in range(unroll):
+                        channel = first + t * unroll + u
+                        step(channel, [broadcast(load(self.x, n, x_block, y, x, channel), b) for _, y, x in rows])
+
+
+def pack_weights(array: np.ndarray, groups: int, block: int, tile: int, plain: bool) -> np.ndarray:
+    """[k, c, r, s] -> one flat array, tile by tile of output blocks as `split_even` cuts them, see the module's text."""
+    k, c, r, s = array.shape
+    k_blocks, c_blocks = -(-k // groups // block), -(-c // block)
+    depth = c if plain else c_blocks * block
+    padded = np.zeros((groups, k_blocks * block, depth, r, s), np.float32)
+    padded[:, : k // groups, :c] = array.reshape(groups, k // groups, c, r, s)
+    pieces = []
+    for group, (first, length) in product(range(groups), split_even(k_blocks, tile)):
+        part = padded[group, first * block:(first + length) * block]
+        if plain:  # [blocks, b, c, r, s] -> [c, r, s, blocks, b]
+            part = part.reshape(length, block, c, r, s).transpose(2, 3, 4, 0, 1)
+        else:  # [blocks, b, C, c, r, s] -> [C, r, s, c, blocks, b]
+            part = part.reshape(length, block, c_blocks, block, r, s).transpose(2, 4, 5, 3, 0, 1)
+        pieces.append(part.reshape(-1))
+    return np.ascontiguousarray(np.concatenate(pieces))

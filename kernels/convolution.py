@@ -1,0 +1,68 @@
+"""What a Conv node computes, as numbers: shared by the convolution kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from edgec.kernels.epilogue import geometry
+from edgec.kernels.window import Window, of_node
+
+from edgec.ir.graph import Node
+from edgec.ir.types import DType
+from edgec.plan.plan import Kernel
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """y[n, k, i, j] = bias[k] + sum over c, r, s of w[k, c, r, s] * x[n, g*C/G + c, row(i, r), column(j, s)].
+
+    Shapes: x [n, c, h, w]; y [n, k, oh, ow]; w [k, c/groups, R, S]; g = k // (K/G). A 1-D convolution has h = 1.
+    """
+
+    n: int
+    c: int
+    k: int
+    groups: int
+    window: Window
+
+
+def refuse(kernel: Kernel) -> str | None:
+    """Why the kernel's anchor is no convolution with known weights over one or two axes, in float32."""
+    node = kernel.anchor
+    if node is None or node.op != "Conv":
+        return "the anchor is not a Conv"
+    weight, bias_ = node.operand(1), node.input(2)
+    if weight.const is None or (bias_ is not None and bias_.const is None):
+        return "the weights are not constant"
+    if len(weight.shape) not in (3, 4) or weight.dtype is not DType.FLOAT32:
+        return "the weights are not float32 of rank 3 or 4"
+    data = node.operand(0)
+    if not data.type.is_static or 0 in data.shape:
+        return "the input is empty or its shape is unknown"
+    return None
+
+
+def describe(node: Node) -> Convolution:
+    """The numbers of a Conv node that `refuse` lets pass."""
+    n, c, h, w = geometry(node.operand(0).shape)
+    _, k, oh, ow = geometry(node.outputs[0].shape)
+    r, s = weights(node).shape[2:]
+    return Convolution(n, c, k, node.integer("group", 1), of_node(node, (h, w, oh, ow), (r, s)))  # type: ignore[arg-type]
+
+
+def weights(node: Node) -> np.ndarray:
+    """The weights [k, c/groups, R, S]."""
+    array = node.operand(1).const
+    assert array is not None  # `refuse` has checked
+    return array[:, :, None, :] if array.ndim == 3 else array
+
+
+def bias(node: Node, length: int) -> np.ndarray | None:
+    """The bias, with zeros up to `length` numbers; None if the node has none."""
+    value = node.input(2)
+    if value is None or value.const is None:
+        return None
+    padded = np.zeros(length, np.float32)
+    padded[: value.const.size] = value.const.reshape(-1)
+    return padded

@@ -1,0 +1,104 @@
+"""How kernels write tensor programs: loops and vector accesses as TVM's tirx statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+Expr = Any  # tvm.ir.PrimExpr; TVM has no stubs
+Buffer = Any
+Argument = Input | Output | Constant | Workspace
+
+
+def loop(extent: int, start: int = 0) -> AbstractContextManager[Expr]:
+    """A loop from `start` over `extent` values; no loop and the plain number if there is just one."""
+    return nullcontext(start) if extent == 1 else T.serial(start, start + extent)
+
+
+@contextmanager
+def when(condition: Expr | None) -> Iterator[None]:
+    """What is written inside happens if `condition` holds; always for None."""
+    if condition is None:
+        yield
+    else:
+        with T.If(condition), T.Then():
+            yield
+
+
+def lanes(base: Expr, count: int) -> Expr:
+    """The indices base, base + 1, ... of one vector."""
+    return tirx.Ramp(base, 1, count)
+
+
+def load(buffer: Buffer, *index: Expr) -> Expr:
+    """The element, or the vector if the last index is a Ramp."""
+    return tirx.BufferLoad(buffer, list(index))
+
+
+def broadcast(value: Expr, count: int) -> Expr:
+    """A vector whose lanes all hold `value`."""
+    return tirx.Broadcast(value, count)
+
+
+def splat(number: float, count: int) -> Expr:
+    """A constant vector."""
+    return tirx.Broadcast(tirx.const(number, "float32"), count)
+
+
+def lane(vector: Expr, index: int) -> Expr:
+    """One lane of a vector."""
+    return tirx.Shuffle([vector], [index])
+
+
+def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
+    """Write an element or a vector."""
+    T.buffer_store(buffer, value, list(index))
+
+
+def local(size: int, dtype: str = "float32") -> Buffer:
+    """Memory that becomes registers: every index of it must be a number at build time or a vector lane."""
+    return T.alloc_buffer((size,), dtype, scope="local")
+
+
+def vectorized(count: int) -> AbstractContextManager[Expr]:
+    """A loop that becomes one vector operation."""
+    return T.vectorized(0, count)
+
+
+def inside(*conditions: Expr) -> Expr:
+    """All of the conditions."""
+    return tirx.all(*conditions)
+
+
+class Writer:
+    """Collects the pointers of a program while its body is written."""
+
+    def __init__(self) -> None:
+        self._arguments: list[Argument] = []
+
+    def pointer(self, argument: Argument, shape: Sequence[int], dtype: str = "float32") -> Buffer:
+        """Declare the next parameter. All parameters must be declared before the first statement."""
+        buffer = T.arg(f"p{len(self._arguments)}", T.buffer(tuple(shape), dtype))
+        self._arguments.append(argument)
+        return buffer
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        """What each parameter is."""
+        return tuple(self._arguments)
+
+
+def write(name: str, body: Callable[[Writer], None], algorithm: str) -> TensorProgram:
+    """The program whose parameters and statements `body` writes. Pointers never overlap (`tirx.noalias`)."""
+    writer = Writer()
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True, "global_symbol": name})
+        body(writer)
+    return TensorProgram(builder.get(), writer.arguments, algorithm)

@@ -1,0 +1,258 @@
+"""The pointwise nodes of a kernel, computed on vectors that are still in registers.
+
+A blocked position is (n, block, h, w); its vector holds the channels block * lanes ... block * lanes + lanes - 1.
+Operands: (1) full: the shape of the result; (2) channel: one number per channel (and, if computed, per sample);
+(3) scalar. A constant of kind 1 or 2 is packed at build time; a computed operand of kind 1 is blocked, of kind 2 plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from edgec.kernels.emit import Buffer, Expr, Writer, lanes, load, local, loop, store, vectorized
+from edgec.kernels.program import Constant, Input, Workspace
+from tvm import te, tirx
+from tvm.ir import Call, is_prim_expr
+from tvm.ir.expr import TensorLoad
+
+from edgec.errors import InternalError
+from edgec.ir.graph import Node, Value
+from edgec.ir.types import DType, TensorType
+from edgec.ops import KernelRole, table
+from edgec.plan.layout import Demand
+from edgec.plan.plan import Kernel
+
+Lower = Callable[[Node, list[Any]], list[Any]]
+Position = tuple[Expr, Expr, Expr, Expr]
+Reader = Callable[[Expr], Expr]  # lane -> element
+
+
+def geometry(shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """(N, C, H, W) of a shape of rank 3 or 4; a sequence [N, C, W] has H = 1."""
+    return (shape[0], shape[1], 1, shape[2]) if len(shape) == 3 else (shape[0], shape[1], shape[2], shape[3])
+
+
+def pack_channels(array: np.ndarray, block: int) -> np.ndarray:
+    """[N, C, H, W] -> [N, ceil(C / block), H, W, block], lanes beyond C are 0."""
+    n, c, h, w = array.shape
+    count = -(-c // block)
+    padded = np.zeros((n, count * block, h, w), array.dtype)
+    padded[:, :c] = array
+    return np.ascontiguousarray(padded.reshape(n, count, block, h, w).transpose(0, 1, 3, 4, 2))
+
+
+def kind(value: Value, result: Value) -> str | None:
+    """`full`, `channel` or `scalar`: how `value` broadcasts to `result`; None for any other way."""
+    shape, full = value.type.shape, result.type.dims
+    if shape == full:
+        return "full"
+    if value.type.size == 1:
+        return "scalar"
+    aligned = (1,) * (len(full) - len(shape)) + tuple(value.type.dims)
+    per_sample = aligned[0] in (1, full[0]) and (value.const is None or aligned[0] == 1)
+    return "channel" if per_sample and aligned[1] == full[1] and set(aligned[2:]) == {1} else None
+
+
+def operands(kernel: Kernel) -> list[Value]:
+    """The values that the pointwise nodes read from outside."""
+    inner = {id(v) for n in kernel.nodes for v in n.outputs}
+    found = {id(v): v for n in kernel.nodes if n is not kernel.anchor for v in n.input_values if id(v) not in inner}
+    return list(found.values())
+
+
+def refuse(kernel: Kernel) -> str | None:
+    """Why the kernel's nodes besides the anchor cannot be computed on blocked vectors."""
+    if len(kernel.outputs) != 1 or kernel.outputs != list(kernel.nodes[-1].outputs):
+        return "the kernel has more than one result"
+    result = kernel.outputs[0]
+    if not result.type.is_static or len(result.shape) not in (3, 4) or 0 in result.shape:
+        return f"{result.name} is not of rank 3 or 4"
+    for value in (*kernel.inputs, *kernel.outputs):
+        if value.dtype is not DType.FLOAT32 or value.quant is not None:
+            return f"{value.name} is not float32"
+    for node in kernel.nodes:
+        fits = table.role(node) is KernelRole.POINTWISE and node.outputs[0].type.shape == result.shape
+        if node is not kernel.anchor and not fits:
+            return f"{node.op} is not pointwise on the result"
+    for value in operands(kernel):
+        if not value.type.is_static or kind(value, result) is None:
+            return f"{value.name} broadcasts neither per channel nor as one number"
+        if value.const is not None and value.type.size > 1 and value.dtype is not DType.FLOAT32:
+            return f"{value.name} is not float32"
+    return None
+
+
+def demand(kernel: Kernel, block: int, others: dict[str, int | None]) -> Demand:
+    """The result and full operands blocked, per-channel operands plain, and `others` as given (None: as it comes)."""
+    result = kernel.outputs[0]
+    fixed = {result.name: block}
+    for value in operands(kernel):
+        if value.const is None:
+            fixed[value.name] = block if kind(value, result) == "full" else 0
+    either = {name for name, way in others.items() if way is None and name not in fixed}
+    return Demand(block, {**fixed, **{k: v for k, v in others.items() if v is not None}}, either=frozenset(either))
+
+
+def follow(kernel: Kernel, block: int) -> Demand:
+    """The inputs of the result's rank, full operands and the result in one layout: blocked if most bytes come so."""
+    result = kernel.outputs[0]
+    shared = {result.name}
+    if kernel.anchor is not None:
+        shared.add(kernel.anchor.operand(0).name)
+    shared.update(v.name for v in operands(kernel) if v.const is None and kind(v, result) == "full")
+    return Demand(block, shared=frozenset(shared))
+
+
+@dataclass
+class _Operand:
+    kind: str
+    buffer: Buffer
+    literal: Any = None
+
+
+class Epilogue:
+    """Declares the operands of a kernel's pointwise nodes and writes their arithmetic.
+
+    In a program: create it while parameters are declared, call `prologue()` before the first loop, then
+    `finish(position, vector)` for each vector of the anchor's result; the answer is the vector of the kernel's result.
+    """
+
+    def __init__(self, kernel: Kernel, block: int, lower: Lower, writer: Writer, flat: bool = False) -> None:
+        self._kernel, self._block, self._lower = kernel, block, lower
+        self._result = kernel.outputs[0]
+        n, c, h, w = geometry(self._result.shape)
+        self._shape = (n, -(-c // block), 1 if flat else h, h * w if flat else w, block)
+        self._channels = c
+        self._nodes = [x for x in kernel.nodes if x is not kernel.anchor]
+        self._operands: dict[int, _Operand] = {}
+        self._padding: list[tuple[Buffer, Buffer, int]] = []
+        for value in operands(kernel):
+            self._operands[id(value)] = self._declare(value, writer)
+
+    def _declare(self, value: Value, writer: Writer) -> _Operand:
+        way = kind(value, self._result)
+        assert way is not None  # `refuse` has checked
+        _, count, _, _, block = self._shape
+        if value.const is not None:
+            if way == "scalar":
+                return _Operand(way, None, value.const.reshape(()))
+            aligned = value.const.reshape((1,) * (len(self._result.shape) - value.const.ndim) + value.const.shape)
+            packed = pack_channels(aligned.reshape(geometry(aligned.shape)), block)
+            shape = self._shape if way == "full" else (1, count, 1, 1, block)
+            return _Operand(way, writer.pointer(Constant(packed.reshape(shape)), shape))
+        if way == "full":
+            return _Operand(way, writer.pointer(Input(value), self._shape))
+        if way == "scalar":
+            return _Operand(way, writer.pointer(Input(value), (1,)))
+        samples = value.type.size // self._channels
+        if self._channels % block == 0:
+            plain = writer.pointer(Input(value), (samples, count, 1, 1, block))
+            return _Operand(way, plain)
+        plain = writer.pointer(Input(value), (samples, self._channels))
+        padded = writer.pointer(Workspace(4 * samples * count * block), (samples, count, 1, 1, block))
+        self._padding.append((plain, padded, samples))
+        return _Operand(way, padded)
+
+    def prologue(self) -> None:
+        """Copy per-channel operands whose last block is not full, so that whole vectors can be read."""
+        for plain, padded, samples in self._padding:
+            full, rest = divmod(self._channels, self._block)
+            with loop(samples) as n:
+                if full:
+                    with loop(full) as b:
+                        vector = load(plain, n, lanes(b * self._block, self._block))
+                        store(padded, vector, n, b, 0, 0, lanes(0, self._block))
+                for i in range(self._block):
+                    store(padded, load(plain, n, full * self._block + i) if i < rest else tirx.const(0, "float32"),
+                          n, full, 0, 0, i)
+
+    def finish(self, position: Position, accumulators: Buffer | None = None, base: int = 0) -> Reader:
+        """Write the nodes' arithmetic at `position`. The anchor's result begins at `base`; the answer: the kernel's."""
+        known: dict[int, Reader] = {}
+        if self._kernel.anchor is not None:
+            known[id(self._kernel.anchor.outputs[0])] = _reader(accumulators, base)
+        for node in self._nodes:
+            leaves: dict[Any, Reader] = {}
+            tensors = [None if v is None else self._tensor(v, known, position, leaves) for v in node.inputs]
+            made = self._lower(self._twin(node), tensors)[0]
+            temporary = local(self._block, str(made.dtype))
+            with vectorized(self._block) as lane:
+                index = [*position, lane]
+                shape = [int(d) for d in made.shape]
+                aligned = [0 if d == 1 else i for d, i in zip(shape, index[5 - len(shape):], strict=True)]
+                store(temporary, _element(made, aligned, leaves), lane)
+            known[id(node.outputs[0])] = _reader(temporary)
+        return known[id(self._result)]
+
+    def _twin(self, node: Node) -> Node:
+        """The node with the blocked shape as its output type: a pointwise op means the same in every layout."""
+        outputs = [Value(v.name, TensorType(v.dtype, self._shape)) for v in node.outputs]
+        return Node(node.op, node.inputs, outputs, node.attributes, name=node.name, source=node.source)
+
+    def _tensor(self, value: Value, known: dict[int, Reader], position: Position,
+                leaves: dict[Any, Reader]) -> Any:
+        """A placeholder that stands for `value` in the lowering of a node; `leaves` says how to read it."""
+        name = value.dtype.value
+        if id(value) in known:
+            tensor = te.placeholder(self._shape, name, "x")
+            leaves[tensor.op] = known[id(value)]
+            return tensor
+        operand = self._operands[id(value)]
+        if operand.literal is not None:
+            number = tirx.const(operand.literal.item(), name)
+            return te.compute((1,) * value.type.rank, lambda *_: number, "literal")
+        if operand.kind == "scalar":
+            tensor = te.placeholder((1,) * 5, name, "x")
+            leaves[tensor.op] = lambda _lane: load(operand.buffer, 0)
+            return tensor
+        shape = [int(d) for d in operand.buffer.shape]
+        tensor = te.placeholder(tuple(shape), name, "x")
+        place = [0 if d == 1 else i for d, i in zip(shape[:4], position, strict=True)]
+        leaves[tensor.op] = lambda lane: load(operand.buffer, *place, lane)
+        return tensor
+
+
+def _reader(buffer: Buffer, base: int = 0) -> Reader:
+    return lambda lane: load(buffer, base + lane)
+
+
+def _element(tensor: Any, index: Sequence[Expr], leaves: dict[Any, Reader]) -> Expr:
+    """The element of a te tensor as one expression: every stage is inlined, placeholders are read through `leaves`."""
+    if tensor.op in leaves:
+        return leaves[tensor.op](index[-1])
+    if not isinstance(tensor.op, te.ComputeOp) or tensor.op.reduce_axis:
+        raise InternalError(f"the lowering of a pointwise op has a stage {tensor.op.name} that is not pointwise")
+    variables = {axis.var: i for axis, i in zip(tensor.op.axis, index, strict=True)}
+    return _inline(tensor.op.body[0], variables, leaves)
+
+
+def _inline(expr: Expr, variables: dict[Any, Expr], leaves: dict[Any, Reader]) -> Expr:
+    """`expr` with variables replaced and loads of te tensors inlined."""
+    def again(e: Expr) -> Expr:
+        return _inline(e, variables, leaves)
+
+    if isinstance(expr, tirx.Var):
+        return variables.get(expr, expr)
+    if isinstance(expr, Call):
+        if expr.op.name == "te.tensor_load":
+            return _element(expr.args[0], [again(a) for a in expr.args[1:]], leaves)
+        return Call(expr.op, [again(a) if is_prim_expr(a) else a for a in expr.args], expr.attrs, ret_ty=expr.ty)
+    if isinstance(expr, tirx.Cast):
+        return tirx.Cast(expr.ty, again(expr.value))
+    if isinstance(expr, tirx.Select):
+        return tirx.Select(again(expr.condition), again(expr.true_value), again(expr.false_value))
+    if isinstance(expr, tirx.Let):
+        value = again(expr.value)
+        if isinstance(value, (tirx.IntImm, tirx.FloatImm, TensorLoad)):
+            return _inline(expr.body, {**variables, expr.var: value}, leaves)
+        return tirx.Let(expr.var, value, again(expr.body))
+    if isinstance(expr, tirx.Not):
+        return tirx.Not(again(expr.a))
+    if hasattr(expr, "a") and hasattr(expr, "b"):
+        return type(expr)(again(expr.a), again(expr.b))
+    if isinstance(expr, (tirx.IntImm, tirx.FloatImm)):
+        return expr
+    raise InternalError(f"the lowering of a pointwise op holds an expression of kind {type(expr).__name__}")

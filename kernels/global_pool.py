@@ -1,0 +1,91 @@
+"""Mean and maximum over all positions, from blocked channels to one number per channel.
+
+Computes: y[n, c, 0, 0] = mean or max over i, j of x[n, c, i, j], then the kernel's pointwise nodes if C is a multiple
+          of the block.
+Layouts:  x [n, C/b, h*w, b]; y plain, which for whole blocks is [n, C/b, 1, 1, b] as well.
+Applies when: float32, rank 3 or 4; with pointwise nodes: C is a multiple of the block.
+Numerics: `_PARTS` partial sums per channel, which also keeps the rounding error of large planes small.
+"""
+
+from __future__ import annotations
+
+from edgec.kernels import epilogue
+from edgec.kernels.emit import Expr, Writer, lanes, load, local, loop, splat, store, vectorized, write
+from edgec.kernels.epilogue import Epilogue, Lower, geometry
+from edgec.kernels.machine import known_machine, machine
+from edgec.kernels.program import Input, Output, TensorProgram
+from tvm import tirx
+
+from edgec.plan.layout import Demand
+from edgec.plan.plan import Kernel
+from edgec.target import Target
+
+ALGORITHM = "global_pool"
+_PARTS = 8  # 4 cycles of latency x 2 adders
+
+
+def refuse(kernel: Kernel, target: Target) -> str | None:
+    """Why this kernel does not apply, None if it does."""
+    cpu, node = machine(target), kernel.anchor
+    if cpu is None:
+        return "the core has no vectors of 4 floats"
+    if node is None or node.op not in ("GlobalAveragePool", "GlobalMaxPool"):
+        return "the anchor is not a pooling over all positions"
+    if len(kernel.nodes) > 1 and node.operand(0).shape[1] % cpu.lanes:
+        return "the channels do not fill whole blocks, and pointwise nodes follow"
+    return epilogue.refuse(kernel)
+
+
+def demand(kernel: Kernel, target: Target) -> Demand:
+    """X blocked if it is stored so, the rest plain."""
+    return Demand(known_machine(target).lanes, either=frozenset({kernel.anchor.operand(0).name}))
+
+
+def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass, on a blocked input."""
+    b, node = known_machine(target).lanes, kernel.anchor
+    n_, c_, h, w = geometry(node.operand(0).shape)
+    blocks, positions, maximum = -(-c_ // b), h * w, node.op == "GlobalMaxPool"
+    parts = min(_PARTS, positions)
+
+    def body(writer: Writer) -> None:
+        x = writer.pointer(Input(node.operand(0)), (n_, blocks, positions, b))
+        after = Epilogue(kernel, b, lower, writer)
+        shape = (n_, c_) if c_ % b else (n_, blocks, 1, 1, b)
+        y = writer.pointer(Output(kernel.outputs[0]), shape)
+        after.prologue()
+
+        def add(accumulators: object, part: int, value: Expr) -> None:
+            old = load(accumulators, lanes(part * b, b))
+            store(accumulators, tirx.max(old, value) if maximum else old + value, lanes(part * b, b))
+
+        def column(n: Expr, c: Expr, channels: int) -> None:
+            accumulators = local(parts * b)
+            for part in range(parts):
+                store(accumulators, splat(float("-inf") if maximum else 0, b), lanes(part * b, b))
+            whole, rest = divmod(positions, parts)
+            with loop(whole) as p:
+                for part in range(parts):
+                    add(accumulators, part, load(x, n, c, p * parts + part, lanes(0, b)))
+            for part in range(rest):
+                add(accumulators, part, load(x, n, c, whole * parts + part, lanes(0, b)))
+            for part in range(1, parts):
+                add(accumulators, 0, load(accumulators, lanes(part * b, b)))
+            if not maximum:
+                store(accumulators, load(accumulators, lanes(0, b)) / splat(positions, b), lanes(0, b))
+            if c_ % b == 0:
+                result = after.finish((n, c, 0, 0), accumulators, 0)
+                with vectorized(b) as e:
+                    store(y, result(e), n, c, 0, 0, e)
+            else:
+                for e in range(channels):
+                    store(y, load(accumulators, e), n, c * b + e)
+
+        with loop(n_) as n:
+            if c_ // b:
+                with loop(c_ // b) as c:
+                    column(n, c, b)
+            if c_ % b:
+                column(n, c_ // b, c_ % b)
+
+    return write(kernel.name, body, ALGORITHM)

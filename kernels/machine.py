@@ -1,0 +1,117 @@
+"""What a kernel's schedule needs to know of a core, and the rule that picks a register tile from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+from edgec.errors import InternalError
+from edgec.target import Cpu, Target
+
+
+@dataclass(frozen=True)
+class Machine:
+    """lanes: float32 numbers in one vector, which is also the channel block of the blocked layout (plan.Layout).
+    registers: vector registers. by_element: a multiply-add can take one lane of a vector as its factor (NEON), so
+    inputs are loaded as vectors of channels; else one number is loaded and broadcast. l2_bytes: cache of one core.
+    """
+
+    lanes: int
+    registers: int
+    by_element: bool
+    l2_bytes: int
+
+    def fits(self, positions: int, blocks: int) -> bool:
+        """True if the accumulators of `positions` x `blocks` vectors and what they are made of stay in registers.
+
+        By element: the input vectors of all positions and one row of weights are alive at once. Broadcast: only the
+        shorter side is, plus one register; with 32 registers 4 are left over for addresses of spilled temporaries.
+        """
+        accumulators = positions * blocks
+        if self.by_element:
+            return accumulators + positions + blocks <= self.registers
+        return accumulators + min(positions, blocks) + 1 <= self.registers + (1 if self.registers == 32 else 0) \
+            and accumulators <= self.registers - 4
+
+
+def machine(target: Target) -> Machine | None:
+    """The Machine of a target's core, None where vectors have fewer than 4 lanes (no blocked kernels there)."""
+    return of_cpu(target.cpu)
+
+
+def known_machine(target: Target) -> Machine:
+    """The Machine of a target that has one: what kernels call after their `refuse` has passed."""
+    found = machine(target)
+    if found is None:
+        raise InternalError(f"no blocked kernel applies to {target.name}")
+    return found
+
+
+def of_cpu(cpu: Cpu) -> Machine | None:
+    """The Machine of a core."""
+    lanes = cpu.vector_bits // 32
+    if lanes < 4 or cpu.arch not in ("x86_64", "aarch64"):
+        return None
+    wide = "avx512f" in cpu.features or cpu.arch == "aarch64"
+    return Machine(lanes, 32 if wide else 16, cpu.arch == "aarch64", 1024 * (cpu.l2_kib or 512))
+
+
+def split_even(extent: int, size: int) -> list[tuple[int, int]]:
+    """`extent` cut into the fewest pieces of at most `size`, as equal as possible: (start, length), longest first."""
+    count = -(-extent // size)
+    short, longer = divmod(extent, count)
+    pieces, start = [], 0
+    for index in range(count):
+        length = short + (index < longer)
+        pieces.append((start, length))
+        start += length
+    return pieces
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: output rows x columns x channel blocks, and how often the channel loop is unrolled."""
+
+    rows: int
+    columns: int
+    blocks: int
+    unroll: int
+
+
+_LATENCY = 10  # multiply-adds that must be independent to hide their latency: 4 cycles x 2 units, and slack
+_BODY = 96  # instructions in one unrolled loop body; beyond about 300 in all, decoded-instruction caches overflow
+
+
+def tiles(cpu: Machine, rows: int, columns: int, blocks: int) -> list[Tile]:
+    """Every register tile that fits: the schedule space of a kernel with this output."""
+    space = []
+    for r, c, b in product(range(1, 5), range(1, 29), range(1, 9)):
+        if r > rows or c > columns or b > blocks or (r > 1 and c < columns) or not cpu.fits(r * c, b):
+            continue
+        body = r * c * b + r * c + b
+        unroll = cpu.lanes if cpu.by_element else max(u for u in (1, 2, 4) if u == 1 or u * body <= _BODY)
+        space.append(Tile(r, c, b, unroll))
+    return space
+
+
+def choose_tile(cpu: Machine, rows: int, columns: int, blocks: int) -> Tile:
+    """The tile that needs the fewest instruction slots for the whole output.
+
+    One step of the reduction costs a tile its multiply-adds (at least `_LATENCY`) and half a slot for each load; an
+    output is covered by `split_even` in all three directions. Ties: more columns, because rows of the output are
+    contiguous in memory.
+    """
+    loads = cpu.lanes if cpu.by_element else 1
+
+    def cost(tile: Tile) -> float:
+        total = 0.0
+        for (_, r), (_, c), (_, b) in product(split_even(rows, tile.rows), split_even(columns, tile.columns),
+                                              split_even(blocks, tile.blocks)):
+            total += max(r * c * b, _LATENCY) + 0.5 * (r * c / loads + b)
+        return total
+
+    return min(_representative(tiles(cpu, rows, columns, blocks)), key=lambda t: (cost(t), -t.columns))
+
+
+def _representative(space: list[Tile]) -> list[Tile]:
+    return sorted(space, key=lambda t: (t.rows, t.columns, t.blocks))

@@ -1,0 +1,180 @@
+"""Tiles of output positions of a sliding window, and which of its taps read positions that exist.
+
+A tile whose window may reach outside is written out with the taps that exist, at build time; the others share code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from edgec.kernels.emit import Expr, inside, loop, when
+from edgec.kernels.machine import Tile, split_even
+
+from edgec.ir.graph import Node
+
+Positions = list[tuple[int, int]]
+
+
+_SIDES = 100  # tiles x taps that are written out: with 28 accumulators each, about 50 KiB of code
+
+
+@dataclass(frozen=True)
+class Window:
+    """Output [oh, ow] at (i, j), tap (r, s) reads input [h, w] at (i*sh + r*dh - ph, j*sw + s*dw - pw).
+
+    taps: extents (R, S) of the window; pad: before the first row and column. A 1-D window has h = oh = R = 1.
+    """
+
+    h: int
+    w: int
+    oh: int
+    ow: int
+    taps: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+
+    @property
+    def is_point(self) -> bool:
+        """True if a position reads only itself, so that all positions can stand in one row."""
+        return self.taps == self.stride == (1, 1) and self.pad == (0, 0) and (self.h, self.w) == (self.oh, self.ow)
+
+    def flat(self) -> Window:
+        """The same positions in one row."""
+        return Window(1, self.h * self.w, 1, self.oh * self.ow, (1, 1))
+
+    def row(self, i: Expr, r: Expr) -> Expr:
+        """Input row of tap r at output row i."""
+        return i * self.stride[0] + r * self.dilation[0] - self.pad[0]
+
+    def column(self, j: Expr, s: Expr) -> Expr:
+        """Input column of tap s at output column j."""
+        return j * self.stride[1] + s * self.dilation[1] - self.pad[1]
+
+    def row_exists(self, i: int, r: int) -> bool:
+        """True if tap r of output row i reads a row of the input."""
+        return 0 <= self.row(i, r) < self.h
+
+    def column_exists(self, j: int, s: int) -> bool:
+        """True if tap s of output column j reads a column of the input."""
+        return 0 <= self.column(j, s) < self.w
+
+    def rows_inside(self, first: int, count: int) -> bool:
+        """True if every tap of these rows reads a row that exists."""
+        return self.row_exists(first, 0) and self.row_exists(first + count - 1, self.taps[0] - 1)
+
+    def columns_inside(self, first: int, count: int) -> bool:
+        """True if every tap of these columns reads a column that exists."""
+        return self.column_exists(first, 0) and self.column_exists(first + count - 1, self.taps[1] - 1)
+
+
+@dataclass(frozen=True)
+class Area:
+    """A tile of outputs. Where rows_inside or columns_inside is False and there are several, the first is a number."""
+
+    row: Expr
+    rows: int
+    column: Expr
+    columns: int
+    rows_inside: bool
+    columns_inside: bool
+
+    @property
+    def positions(self) -> Positions:
+        """Rows and columns relative to the first."""
+        return list(product(range(self.rows), range(self.columns)))
+
+
+def areas(window: Window, tile: Tile) -> Iterator[Area]:
+    """Every tile, each inside the loops that it needs: write the tile's code while the iterator stands on it."""
+    if tile.rows == 1:
+        with loop(window.oh) as row:
+            yield from _along(window, tile, row, 1, window.rows_inside(0, window.oh))
+        return
+    for first, count, length in runs(split_even(window.oh, tile.rows), window.rows_inside):
+        with loop(count) as t:
+            yield from _along(window, tile, first + t * length, length, window.rows_inside(first, count * length))
+
+
+def too_many_sides(window: Window, tile: Tile) -> str | None:
+    """A reason to refuse: so many tiles reach outside that writing each of them out would bloat the code."""
+    columns = sum(not window.columns_inside(*piece) for piece in split_even(window.ow, tile.columns))
+    rows = sum(not window.rows_inside(*piece) for piece in split_even(window.oh, tile.rows)) if tile.rows > 1 else 0
+    if (columns + 1) * (rows + 1) * window.taps[1] > _SIDES:
+        return f"{columns} x {max(1, rows)} tiles reach outside the input"
+    return None
+
+
+def _along(window: Window, tile: Tile, row: Expr, rows: int, rows_inside: bool) -> Iterator[Area]:
+    for first, count, length in runs(split_even(window.ow, tile.columns), window.columns_inside):
+        with loop(count) as t:
+            yield Area(row, rows, first + t * length, length, rows_inside, window.columns_inside(first, count * length))
+
+
+def taps(window: Window, area: Area, write: Callable[[Expr, Expr, Positions], None], unroll: bool = False) -> None:
+    """Write the loops over the window: `write(r, s, positions)` for the positions of the tile where the tap exists.
+
+    unroll: write the columns of the window one after the other even where no padding asks for it.
+    """
+
+    def along(r: Expr, positions: Positions) -> None:
+        if area.columns_inside and not unroll:
+            with loop(window.taps[1]) as s:
+                write(r, s, positions)
+            return
+        for s in range(window.taps[1]):
+            here = positions if area.columns_inside else [
+                p for p in positions if window.column_exists(int(area.column) + p[1], s)]
+            if here:
+                write(r, s, here)
+
+    if area.rows == 1 or area.rows_inside:
+        with loop(window.taps[0]) as r:
+            source = window.row(area.row, r)
+            with when(None if area.rows_inside else inside(source >= 0, source < window.h)):
+                along(r, area.positions)
+        return
+    for r in range(window.taps[0]):
+        here = [p for p in area.positions if window.row_exists(int(area.row) + p[0], r)]
+        if here:
+            along(r, here)
+
+
+def runs(pieces: Sequence[tuple[int, int]], joins: Callable[[int, int], bool] = lambda _first, _count: True,
+         ) -> list[tuple[int, int, int]]:
+    """Neighbours of equal length for which `joins(first, length)` holds, as loops: (first, count, length)."""
+    result: list[tuple[int, int, int]] = []
+    joined = False
+    for first, length in pieces:
+        before, joined = joined, joins(first, length)
+        if before and joined and result[-1][2] == length:
+            result[-1] = (result[-1][0], result[-1][1] + 1, length)
+        else:
+            result.append((first, 1, length))
+    return result
+
+
+def pair(node: Node, name: str) -> tuple[int, int]:
+    """An attribute with one or two positive numbers as (rows, columns); 1 where it is absent."""
+    values = tuple(node.attributes.get(name, ()) or (1, 1))  # type: ignore[arg-type]
+    return (1, int(values[0])) if len(values) == 1 else (int(values[0]), int(values[1]))
+
+
+def of_node(node: Node, size: tuple[int, int, int, int], filter_: tuple[int, int]) -> Window:
+    """The window of a Conv or pooling node. size: (h, w, oh, ow). Source: ONNX operator Conv, opset 22, auto_pad."""
+    h, w, oh, ow = size
+    stride, dilation = pair(node, "strides"), pair(node, "dilations")
+    mode = node.attributes.get("auto_pad", "NOTSET")
+    mode = mode.decode() if isinstance(mode, bytes) else mode
+    pads = tuple(node.attributes.get("pads", ()) or ())  # type: ignore[arg-type]
+    pad = (0, 0) if not pads else (0, int(pads[0])) if len(pads) == 2 else (int(pads[0]), int(pads[1]))
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        total = [max(0, (o - 1) * st + (f - 1) * d + 1 - i)
+                 for o, st, f, d, i in zip((oh, ow), stride, filter_, dilation, (h, w), strict=True)]
+        up = mode == "SAME_LOWER"
+        pad = ((total[0] + up) // 2, (total[1] + up) // 2)
+    elif mode == "VALID":
+        pad = (0, 0)
+    return Window(h, w, oh, ow, filter_, stride, dilation, pad)
