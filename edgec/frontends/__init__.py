@@ -25,8 +25,8 @@ Source = Union[str, "os.PathLike[str]", bytes, Any]
 class LoadedModel:
     """A model as edgec works on it, and as ONNX Runtime runs it.
 
-    graph: static, at the opset of `edgec.ir.graph.OPSET`. original: a serialized ONNX ModelProto with the same inputs and
-    outputs, the reference for golden sets. kind: `onnx`, `pt2`, `torchscript`, `torch.save`, `state dict` or `module`.
+    graph: static, at the opset of `edgec.ir.graph.OPSET`. original: a serialized ONNX ModelProto with the same inputs
+    and outputs, the reference for golden sets. kind: `onnx`, `pt2`, `torchscript`, `torch.save`, `state dict` or `module`.
     sha256: of the file, or of `original` for a model that came from Python.
     """
 
@@ -36,8 +36,15 @@ class LoadedModel:
     sha256: str
 
 
-def load(source: Source, *, inputs: InputSpecs | None = None, values: Mapping[str, np.ndarray] | None = None,
-         trust_pickle: bool = False, factory: str = "", example_inputs: Any = None) -> LoadedModel:
+def load(
+    source: Source,
+    *,
+    inputs: InputSpecs | None = None,
+    values: Mapping[str, np.ndarray] | None = None,
+    trust_pickle: bool = False,
+    factory: str = "",
+    example_inputs: Any = None,
+) -> LoadedModel:
     """The model that `source` holds, with a static shape for every input.
 
     source: path of a model file, the bytes of an ONNX file, an onnx.ModelProto, or a torch.nn.Module.
@@ -48,10 +55,9 @@ def load(source: Source, *, inputs: InputSpecs | None = None, values: Mapping[st
 
     Nothing is written to disk, except temporary files that are gone when the function returns.
 
-    Raises:
-        UserError: the file is of another kind, damaged or dangerous; or names, shapes and values do not fit the model.
-        Unsupported: the model is sound, but edgec cannot read it; lists every reason at once.
-        InternalError: the exporter of torch changed what the model computes.
+    Raises UserError: the file is of another kind, damaged or dangerous; or names, shapes and values do not fit.
+    Raises Unsupported: the model is sound, but edgec cannot read it; lists every reason at once.
+    Raises InternalError: the exporter of torch changed what the model computes.
     """
     specs, arrays = normalize(inputs), {n: np.asarray(a) for n, a in (values or {}).items()}
     if isinstance(source, (str, os.PathLike)):
@@ -68,7 +74,9 @@ def load(source: Source, *, inputs: InputSpecs | None = None, values: Mapping[st
         return torch.load_file(path, kind, specs, arrays, trust_pickle=trust_pickle, factory=factory)
     if isinstance(source, bytes):
         if detect_bytes(source[:4096], "bytes", len(source)) is not FileKind.ONNX:
-            raise UserError("only ONNX models can be given as bytes", expected="a path", hint="save the bytes to a file first")
+            raise UserError(
+                "only ONNX models can be given as bytes", expected="a path", hint="save the bytes to a file first"
+            )
         return _from_onnx(source, specs, arrays)
     if type(source).__module__.startswith("onnx"):
         return _from_onnx(source, specs, arrays)
@@ -81,16 +89,24 @@ def _from_onnx(source: Any, specs: Mapping[str, InputSpec], arrays: Mapping[str,
     from edgec.frontends.onnx import read_onnx
 
     graph, original = read_onnx(source, specs, arrays)
-    return LoadedModel(graph, original, "onnx", hashlib.sha256(source if isinstance(source, bytes) else original).hexdigest())
+    return LoadedModel(
+        graph, original, "onnx", hashlib.sha256(source if isinstance(source, bytes) else original).hexdigest()
+    )
 
 
 def _read(path: Path) -> bytes:
     from edgec.frontends.onnx_wire import MAX_BYTES
 
     if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"the ONNX file has {path.stat().st_size} bytes; a protobuf file ends at 2 GiB", where=str(path), expected=READS,
-                        hint="save the model with external data (onnx.save_model(..., save_as_external_data=True))")
+        raise UserError(
+            f"the ONNX file has {path.stat().st_size} bytes; a protobuf file ends at 2 GiB",
+            where=str(path),
+            expected=READS,
+            hint="save the model with external data (onnx.save_model(..., save_as_external_data=True))",
+        )
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", where=str(path), hint="check its permissions") from error
+        raise UserError(
+            f"cannot read {path}: {error.strerror}", where=str(path), hint="check its permissions"
+        ) from error

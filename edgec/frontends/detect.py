@@ -9,12 +9,30 @@ from pathlib import Path
 
 from edgec.errors import UserError
 
-READS = "an ONNX model (.onnx), a torch.export archive (.pt2), TorchScript (.pt), or weights or a module saved by torch.save"
+READS = "an ONNX model (.onnx), a torch.export archive (.pt2), TorchScript (.pt), or what torch.save writes"
 
 _HEAD = 4096  # bytes that are enough for every signature below
-_ONNX_WIRE_TYPES = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}  # fields of ModelProto (onnx.proto)
+_ONNX_WIRE_TYPES = {
+    1: 0,
+    2: 2,
+    3: 2,
+    4: 2,
+    5: 0,
+    6: 2,
+    7: 2,
+    8: 2,
+    14: 2,
+    20: 2,
+    25: 2,
+    26: 2,
+}  # fields of ModelProto (onnx.proto)
 _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (  # offset, signature, what it is, what to do
-    (4, b"TFL3", "a TensorFlow Lite model", "convert it with tf2onnx (python -m tf2onnx.convert --tflite MODEL --output MODEL.onnx)"),
+    (
+        4,
+        b"TFL3",
+        "a TensorFlow Lite model",
+        "convert it with tf2onnx (python -m tf2onnx.convert --tflite MODEL --output MODEL.onnx)",
+    ),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it", "convert the Keras model with tf2onnx"),
     (0, b"ftrt", "a TensorRT plan", "give the model that the plan was built from"),
     (0, b"ptrt", "a TensorRT plan", "give the model that the plan was built from"),
@@ -29,7 +47,12 @@ _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (  # offset, signature, what
     (0, b"\x7fELF", "a program or library (ELF)", ""),
     (0, b"\xff\xd8\xff", "a JPEG image", ""),
     (0, b"\x89PNG", "a PNG image", ""),
-    (0, b"version https://git-lfs", "a Git LFS pointer instead of the file itself", "fetch the file with `git lfs pull`"),
+    (
+        0,
+        b"version https://git-lfs",
+        "a Git LFS pointer instead of the file itself",
+        "fetch the file with `git lfs pull`",
+    ),
 )
 
 
@@ -46,9 +69,8 @@ class FileKind(Enum):
 def detect(path: Path) -> FileKind:
     """The kind of a model file, found from its first bytes and, for a zip archive, from its member names.
 
-    Raises:
-        UserError: the file is absent, no regular file, empty, or of a kind that edgec does not read; the message says
-            what it looks like.
+    Raises UserError: the file is absent, no regular file, empty, or of a kind that edgec does not read; it says
+        what it looks like.
     """
     if path.is_dir():
         raise _foreign(path, _folder_kind(path), "give the model file itself")
@@ -61,7 +83,9 @@ def detect(path: Path) -> FileKind:
             head = file.read(_HEAD)
             size = path.stat().st_size
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", where=str(path), hint="check its permissions") from error
+        raise UserError(
+            f"cannot read {path}: {error.strerror}", where=str(path), hint="check its permissions"
+        ) from error
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _zip_kind(path)
     return detect_bytes(head, str(path), size)
@@ -72,24 +96,31 @@ def detect_bytes(head: bytes, where: str, size: int | None = None) -> FileKind:
     if not head:
         raise UserError("the model file is empty", where=where, expected=READS, hint="copy or download the file again")
     for offset, signature, name, hint in _FOREIGN:
-        if head[offset:offset + len(signature)] == signature:
+        if head[offset : offset + len(signature)] == signature:
             raise _foreign(where, name, hint)
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return FileKind.TORCH_SAVE_LEGACY
     length = int.from_bytes(head[:8], "little")
     if head[8:10] == b'{"' and length < (size if size is not None else len(head)):
-        raise _foreign(where, "a safetensors file: weights without a network", "build the module in Python, load the weights, "
-                       "and export it (torch.export.save)")
+        raise _foreign(
+            where,
+            "a safetensors file: weights without a network",
+            "build the module in Python, load the weights, and export it (torch.export.save)",
+        )
     if _looks_like_text(head):
         raise _foreign(where, _text_kind(head), "")
     tag = head[0]
     if _ONNX_WIRE_TYPES.get(tag >> 3) == tag & 7:
         return FileKind.ONNX
-    raise _foreign(where, "binary data of no known model format", "if it was a model once, the file is damaged: copy it again")
+    raise _foreign(
+        where, "binary data of no known model format", "if it was a model once, the file is damaged: copy it again"
+    )
 
 
 def _foreign(where: Path | str, name: str, hint: str) -> UserError:
-    return UserError(f"this is not a model that edgec reads: it looks like {name}", where=str(where), expected=READS, hint=hint)
+    return UserError(
+        f"this is not a model that edgec reads: it looks like {name}", where=str(where), expected=READS, hint=hint
+    )
 
 
 def _folder_kind(path: Path) -> str:
@@ -105,10 +136,18 @@ def _zip_kind(path: Path) -> FileKind:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UserError("the archive is damaged or was cut short", where=str(path), expected=READS,
-                        hint="copy or download the file again") from error
+        raise UserError(
+            "the archive is damaged or was cut short",
+            where=str(path),
+            expected=READS,
+            hint="copy or download the file again",
+        ) from error
     inner = {name.partition("/")[2] for name in names}
-    if "serialized_exported_program.json" in names or "archive_format" in inner or any(n.startswith("models/") for n in inner):
+    if (
+        "serialized_exported_program.json" in names
+        or "archive_format" in inner
+        or any(n.startswith("models/") for n in inner)
+    ):
         return FileKind.PT2
     if "constants.pkl" in inner and any(n.startswith("code/") for n in inner):
         return FileKind.TORCHSCRIPT
@@ -120,7 +159,11 @@ def _zip_kind(path: Path) -> FileKind:
         raise _foreign(path, "a numpy archive (.npz)", "give a model; arrays are for calibration and tests")
     if any(name.endswith(".mlmodel") for name in names):
         raise _foreign(path, "a Core ML package", "give the model that it was converted from")
-    raise _foreign(path, "a zip archive of " + (", ".join(sorted(names)[:3]) or "nothing"), "unpack it and give the model file in it")
+    raise _foreign(
+        path,
+        "a zip archive of " + (", ".join(sorted(names)[:3]) or "nothing"),
+        "unpack it and give the model file in it",
+    )
 
 
 def _looks_like_text(head: bytes) -> bool:
@@ -129,7 +172,7 @@ def _looks_like_text(head: bytes) -> bool:
     except UnicodeDecodeError as error:
         if error.start < len(head) - 4:  # a character may be cut at the end of the head
             return False
-        text = head[:error.start].decode("utf-8")
+        text = head[: error.start].decode("utf-8")
     return all(c.isprintable() or c in "\r\n\t\f" for c in text)
 
 

@@ -18,16 +18,21 @@ from edgec.frontends.spec import InputSpec
 from edgec.ir.graph import OPSET, Graph
 
 
-def read_onnx(source: bytes | onnx.ModelProto, specs: Mapping[str, InputSpec], values: Mapping[str, np.ndarray], *,
-              folder: Path | None = None, where: str = "the ONNX model") -> tuple[Graph, bytes]:
+def read_onnx(
+    source: bytes | onnx.ModelProto,
+    specs: Mapping[str, InputSpec],
+    values: Mapping[str, np.ndarray],
+    *,
+    folder: Path | None = None,
+    where: str = "the ONNX model",
+) -> tuple[Graph, bytes]:
     """The graph of an ONNX model with bound inputs, and the bound model as ONNX Runtime reads it.
 
     Every value of the graph has a type; quantize/dequantize pairs have become Quants; an If whose condition is known is
     gone. `folder` is where external data may lie. `source` is not changed.
 
-    Raises:
-        UserError: the file is damaged or malformed, does not fit `specs` or `values`, or leaves dimensions open.
-        Unsupported: ops or types that edgec does not read, all of them at once.
+    Raises UserError: the file is damaged or malformed, does not fit `specs` or `values`, or leaves dimensions open.
+    Raises Unsupported: ops or types that edgec does not read, all of them at once.
     """
     if isinstance(source, onnx.ModelProto):
         copy = onnx.ModelProto()
@@ -42,8 +47,12 @@ def read_onnx(source: bytes | onnx.ModelProto, specs: Mapping[str, InputSpec], v
     try:
         original = model.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
-        raise UserError("the model has more than 2 GiB of weights", where=where, expected="at most 2 GiB",
-                        hint="store the weights as float16, or split the model") from error
+        raise UserError(
+            "the model has more than 2 GiB of weights",
+            where=where,
+            expected="at most 2 GiB",
+            hint="store the weights as float16, or split the model",
+        ) from error
     version = next((o.version for o in model.opset_import if o.domain == ""), OPSET)
     graph = GraphReader(version, declared_types(stated, symbols), where).read(model.graph)
     fold_quantization(graph)

@@ -18,8 +18,9 @@ from edgec.ir.types import DType, TensorType
 Dims = list[Union[int, str, None]]
 
 
-def bind(model: onnx.ModelProto, specs: Mapping[str, InputSpec], values: Mapping[str, np.ndarray],
-         where: str) -> dict[str, int]:
+def bind(
+    model: onnx.ModelProto, specs: Mapping[str, InputSpec], values: Mapping[str, np.ndarray], where: str
+) -> dict[str, int]:
     """Ensures that the graph's inputs are exactly the open ones and that each has a type without unknown dimensions.
 
     Inputs that are initializers too (ONNX before IR 4) become constants. A symbol has one value wherever it occurs, so
@@ -27,18 +28,21 @@ def bind(model: onnx.ModelProto, specs: Mapping[str, InputSpec], values: Mapping
 
     Returns the value of every symbol.
 
-    Raises:
-        UserError: a name is unknown; a shape or an array does not fit what the model states; a symbol would have two
-            values; or dimensions stay unbound: the message names all of them and the options to write.
-        Unsupported: an input is a sequence, a map or an optional.
+    Raises UserError: a name is unknown; a shape or an array does not fit what the model states; a symbol would have two
+        values; or dimensions stay unbound: the message names all of them and the options to write.
+    Raises Unsupported: an input is a sequence, a map or an optional.
     """
     graph = model.graph
     constants = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     inputs = [v for v in graph.input if v.name not in constants]
     for value in inputs:
         if value.type.WhichOneof("value") != "tensor_type":
-            raise Unsupported(f"input {value.name!r} is no tensor but a {(value.type.WhichOneof('value') or 'value without type')}",
-                              where=where, expected="tensors", hint="export the model with tensor inputs")
+            raise Unsupported(
+                f"input {value.name!r} is no tensor but a {(value.type.WhichOneof('value') or 'value without type')}",
+                where=where,
+                expected="tensors",
+                hint="export the model with tensor inputs",
+            )
         element_type(value.type.tensor_type.elem_type, f"input {value.name!r}", where)
     names = [v.name for v in inputs]
     for name in (*specs, *values):
@@ -58,10 +62,15 @@ def bind(model: onnx.ModelProto, specs: Mapping[str, InputSpec], values: Mapping
         spec = specs.get(value.name)
         declared = element_type(value.type.tensor_type.elem_type, "", where)
         if spec is not None and spec.dtype not in (None, declared):
-            raise UserError(f"input {value.name!r} is given the type {spec.dtype.name.lower()}", where=where,  # type: ignore[union-attr]
-                            expected=f"{declared.name.lower()}, as the model states")
-    bound = {name: None if dims is None else [symbols[d][0] if isinstance(d, str) and d in symbols else d for d in dims]
-             for name, dims in shapes.items()}
+            raise UserError(
+                f"input {value.name!r} is given the type {spec.dtype.name.lower()}",
+                where=where,  # type: ignore[union-attr]
+                expected=f"{declared.name.lower()}, as the model states",
+            )
+    bound = {
+        name: None if dims is None else [symbols[d][0] if isinstance(d, str) and d in symbols else d for d in dims]
+        for name, dims in shapes.items()
+    }
     _refuse_unbound(bound, where)
     _write(graph, inputs, bound, arrays, where)
     return {symbol: size for symbol, (size, _) in symbols.items()}
@@ -73,28 +82,45 @@ def _open_dims(value: onnx.ValueInfoProto, where: str) -> Dims | None:
         return None
     for d in dims:
         if isinstance(d, int) and d < -1:
-            raise UserError(f"input {value.name!r} has the dimension {d}", where=where, expected="dimensions of 0 or more",
-                            hint="the file is damaged: export the model again")
+            raise UserError(
+                f"input {value.name!r} has the dimension {d}",
+                where=where,
+                expected="dimensions of 0 or more",
+                hint="the file is damaged: export the model again",
+            )
     return [None if d == -1 else d for d in dims]  # some exporters write -1 for an open dimension
 
 
-def _meet(name: str, declared: Dims | None, given: tuple[int, ...], symbols: dict[str, tuple[int, str]], where: str) -> None:
+def _meet(
+    name: str, declared: Dims | None, given: tuple[int, ...], symbols: dict[str, tuple[int, str]], where: str
+) -> None:
     """Record what `given` says about the symbols of `declared`, and refuse a contradiction."""
     if declared is None:
         return
     stated = "x".join("?" if d is None else str(d) for d in declared)
     if len(declared) != len(given):
-        raise UserError(f"input {name!r} is given the shape {'x'.join(map(str, given))}", where=where,
-                        expected=f"{len(declared)} dimensions: {stated}", hint=option(name, declared))
+        raise UserError(
+            f"input {name!r} is given the shape {'x'.join(map(str, given))}",
+            where=where,
+            expected=f"{len(declared)} dimensions: {stated}",
+            hint=option(name, declared),
+        )
     for index, (d, size) in enumerate(zip(declared, given, strict=True)):
         if isinstance(d, int) and d != size:
-            raise UserError(f"input {name!r} is given {size} for dimension {index}, which the model fixes to {d}", where=where,
-                            expected=stated, hint="export the model with a dynamic dimension to change it")
+            raise UserError(
+                f"input {name!r} is given {size} for dimension {index}, which the model fixes to {d}",
+                where=where,
+                expected=stated,
+                hint="export the model with a dynamic dimension to change it",
+            )
         if isinstance(d, str):
             before = symbols.setdefault(d, (size, name))
             if before[0] != size:
-                raise UserError(f"dimension {d!r} is {before[0]} in input {before[1]!r} but {size} in input {name!r}", where=where,
-                                expected="one value for one symbol")
+                raise UserError(
+                    f"dimension {d!r} is {before[0]} in input {before[1]!r} but {size} in input {name!r}",
+                    where=where,
+                    expected="one value for one symbol",
+                )
 
 
 def _fitting(array: np.ndarray, value: onnx.ValueInfoProto, where: str) -> np.ndarray:
@@ -105,10 +131,15 @@ def _fitting(array: np.ndarray, value: onnx.ValueInfoProto, where: str) -> np.nd
         return array.astype(object)
     with np.errstate(all="ignore"):
         cast = array.astype(dtype.numpy) if array.dtype.kind in "biuf" and dtype is not DType.STRING else None
-    if cast is None or not (np.array_equal(cast.astype(np.float64), array.astype(np.float64), equal_nan=True)
-                            or (array.dtype.kind == "f" and dtype.is_float)):
-        raise UserError(f"the value of input {value.name!r} has type {array.dtype}", where=where,
-                        expected=f"numbers that fit in {dtype.name.lower()}")
+    if cast is None or not (
+        np.array_equal(cast.astype(np.float64), array.astype(np.float64), equal_nan=True)
+        or (array.dtype.kind == "f" and dtype.is_float)
+    ):
+        raise UserError(
+            f"the value of input {value.name!r} has type {array.dtype}",
+            where=where,
+            expected=f"numbers that fit in {dtype.name.lower()}",
+        )
     return cast
 
 
@@ -125,19 +156,32 @@ def _refuse_unbound(bound: Mapping[str, Dims | None], where: str) -> None:
             texts.append(f"dimension{plural} {', '.join(unbound)} of input {name!r}")
             options.append(option(name, dims))
     if texts:
-        raise UserError("an engine has static shapes, and the model leaves open: " + "; ".join(texts), where=where,
-                        expected="a number for each", hint="add " + " ".join(options))
+        raise UserError(
+            "an engine has static shapes, and the model leaves open: " + "; ".join(texts),
+            where=where,
+            expected="a number for each",
+            hint="add " + " ".join(options),
+        )
 
 
-def _write(graph: onnx.GraphProto, inputs: list[onnx.ValueInfoProto], bound: Mapping[str, Dims | None],
-           arrays: Mapping[str, np.ndarray], where: str) -> None:
+def _write(
+    graph: onnx.GraphProto,
+    inputs: list[onnx.ValueInfoProto],
+    bound: Mapping[str, Dims | None],
+    arrays: Mapping[str, np.ndarray],
+    where: str,
+) -> None:
     new = []
     for value in inputs:
         if value.name in arrays:
             continue
         dims = [d for d in bound[value.name] or () if isinstance(d, int)]
         if prod(dims) > MAX_ELEMENTS:
-            raise UserError(f"input {value.name!r} would have {prod(dims)} elements", where=where, expected=f"at most {MAX_ELEMENTS}")
+            raise UserError(
+                f"input {value.name!r} would have {prod(dims)} elements",
+                where=where,
+                expected=f"at most {MAX_ELEMENTS}",
+            )
         new.append(onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, dims))
     del graph.input[:]
     graph.input.extend(new)
@@ -159,5 +203,7 @@ def declared_types(values: Iterable[onnx.ValueInfoProto], symbols: Mapping[str, 
         if dims is None:
             continue
         shape = tuple(symbols.get(d) if isinstance(d, str) else d if d is not None and d >= 0 else None for d in dims)
-        result[value.name] = TensorType(element_type(value.type.tensor_type.elem_type, f"value {value.name!r}", ""), shape)
+        result[value.name] = TensorType(
+            element_type(value.type.tensor_type.elem_type, f"value {value.name!r}", ""), shape
+        )
     return result

@@ -22,23 +22,28 @@ _CALL_DEPTH = 50
 def parse(data: bytes, folder: Path | None, where: str) -> onnx.ModelProto:
     """A model with all tensors inside, of opset 7 or newer, without local functions, whose names and types are sound.
 
-    Raises:
-        UserError: the file is damaged, or its graph is not a graph (see `check_structure`).
-        Unsupported: the opset is older than 7 or newer than the onnx package knows.
+    Raises UserError: the file is damaged, or its graph is not a graph (see `check_structure`).
+    Raises Unsupported: the opset is older than 7 or newer than the onnx package knows.
     """
     check_wire(data, where)
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError as error:
-        raise UserError(f"the ONNX file is damaged: {error}", where=where, hint="copy or download the file again") from error
+        raise UserError(
+            f"the ONNX file is damaged: {error}", where=where, hint="copy or download the file again"
+        ) from error
     return prepare(model, folder, where)
 
 
 def prepare(model: onnx.ModelProto, folder: Path | None, where: str) -> onnx.ModelProto:
     """What `parse` guarantees, for a model that protobuf has read. The model may be changed; use the one returned."""
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
-        raise UserError("the ONNX file holds no graph", where=where, expected="a model with nodes and outputs",
-                        hint="the file may be something else, or was cut short: export the model again")
+        raise UserError(
+            "the ONNX file holds no graph",
+            where=where,
+            expected="a model with nodes and outputs",
+            hint="the file may be something else, or was cut short: export the model again",
+        )
     load_external_data(model, folder, where)
     _normalize_domains(model)
     _check_opset(model, where)
@@ -74,15 +79,32 @@ def _check_opset(model: onnx.ModelProto, where: str) -> None:
     newest = onnx.defs.onnx_opset_version()
     if not versions:
         if any(n.domain == "" for n in model.graph.node):
-            raise UserError("the model does not say which opset it uses", where=where, expected=f"opset {OLDEST_OPSET} to {newest}",
-                            hint="the file is damaged or very old: export the model again")
+            raise UserError(
+                "the model does not say which opset it uses",
+                where=where,
+                expected=f"opset {OLDEST_OPSET} to {newest}",
+                hint="the file is damaged or very old: export the model again",
+            )
         return
     if len(versions) > 1:
-        raise UserError(f"the model states several opsets: {', '.join(map(str, versions))}", where=where, expected="one opset",
-                        hint="export the model again")
+        raise UserError(
+            f"the model states several opsets: {', '.join(map(str, versions))}",
+            where=where,
+            expected="one opset",
+            hint="export the model again",
+        )
     if not OLDEST_OPSET <= versions[0] <= newest:
-        hint = "export the model again with a newer opset" if versions[0] < OLDEST_OPSET else "update the onnx package, or export with an older opset"
-        raise Unsupported(f"the model uses ONNX opset {versions[0]}", where=where, expected=f"opset {OLDEST_OPSET} to {newest}", hint=hint)
+        hint = (
+            "export the model again with a newer opset"
+            if versions[0] < OLDEST_OPSET
+            else "update the onnx package, or export with an older opset"
+        )
+        raise Unsupported(
+            f"the model uses ONNX opset {versions[0]}",
+            where=where,
+            expected=f"opset {OLDEST_OPSET} to {newest}",
+            hint=hint,
+        )
 
 
 def _inline_functions(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
@@ -91,27 +113,42 @@ def _inline_functions(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
     def size(key: tuple[str, str], path: tuple[tuple[str, str], ...]) -> int:
         if key in path or len(path) > _CALL_DEPTH:
-            raise UserError(f"function {key[1]!r} of the model calls itself, directly or through others", where=where,
-                            expected="functions that end", hint="the file is damaged: export the model again")
+            raise UserError(
+                f"function {key[1]!r} of the model calls itself, directly or through others",
+                where=where,
+                expected="functions that end",
+                hint="the file is damaged: export the model again",
+            )
         if key not in sizes:
             sizes[key] = count(functions[key].node, (*path, key))
         return sizes[key]
 
     def count(nodes: Iterable[onnx.NodeProto], path: tuple[tuple[str, str], ...]) -> int:
-        return sum(size((n.domain, n.op_type), path) if (n.domain, n.op_type) in functions else 1 for n in _all_nodes(nodes))
+        return sum(
+            size((n.domain, n.op_type), path) if (n.domain, n.op_type) in functions else 1 for n in _all_nodes(nodes)
+        )
 
     if count(model.graph.node, ()) > MAX_NODES:
-        raise UserError(f"the model has more than {MAX_NODES} nodes once its functions are expanded", where=where,
-                        expected="a smaller model")
+        raise UserError(
+            f"the model has more than {MAX_NODES} nodes once its functions are expanded",
+            where=where,
+            expected="a smaller model",
+        )
     try:
         inlined = inliner.inline_local_functions(model, convert_version=True)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"the functions of the model cannot be expanded: {str(error).strip()}", where=where,
-                        hint="export the model without functions") from error
+        raise UserError(
+            f"the functions of the model cannot be expanded: {str(error).strip()}",
+            where=where,
+            hint="export the model without functions",
+        ) from error
     left = sorted({f.name for f in inlined.functions})
     if left:
-        raise Unsupported(f"functions of the model cannot be expanded: {', '.join(left)}", where=where,
-                          hint="export the model without functions")
+        raise Unsupported(
+            f"functions of the model cannot be expanded: {', '.join(left)}",
+            where=where,
+            hint="export the model without functions",
+        )
     return inlined
 
 
@@ -120,21 +157,28 @@ def check_structure(graph: onnx.GraphProto, where: str) -> None:
 
     Nodes that stand in the wrong order are sorted in place.
 
-    Raises:
-        UserError: one sentence for the first rule that is broken, with the names concerned.
+    Raises UserError: one sentence for the first rule that is broken, with the names concerned.
     """
     if len(graph.node) > MAX_NODES:
         raise UserError(f"the model has {len(graph.node)} nodes", where=where, expected=f"at most {MAX_NODES}")
     if not graph.output:
-        raise UserError("the graph has no outputs", where=where, expected="at least one output",
-                        hint="export the model again")
+        raise UserError(
+            "the graph has no outputs", where=where, expected="at least one output", hint="export the model again"
+        )
     _check_names(graph, where, frozenset())
     produced = {name for node in graph.node for name in node.output if name}
-    known = {v.name for v in graph.input} | {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    known = (
+        {v.name for v in graph.input}
+        | {t.name for t in graph.initializer}
+        | {t.values.name for t in graph.sparse_initializer}
+    )
     for output in graph.output:
         if output.name not in produced | known:
-            raise UserError(f"nothing computes the graph output {output.name!r}", where=where,
-                            hint="the file is damaged: export the model again")
+            raise UserError(
+                f"nothing computes the graph output {output.name!r}",
+                where=where,
+                hint="the file is damaged: export the model again",
+            )
     _sort(graph, known, where)
 
 
@@ -145,27 +189,44 @@ def _check_names(graph: onnx.GraphProto, where: str, outer: frozenset[str]) -> N
         seen: set[str] = set()
         for name in names:
             if not name:
-                raise UserError(f"a graph {what} has no name", where=where, hint="the file is damaged: export the model again")
+                raise UserError(
+                    f"a graph {what} has no name", where=where, hint="the file is damaged: export the model again"
+                )
             if name in seen:
-                raise UserError(f"the graph {what} {name!r} occurs twice", where=where, expected="unique names",
-                                hint="the file is damaged: export the model again")
+                raise UserError(
+                    f"the graph {what} {name!r} occurs twice",
+                    where=where,
+                    expected="unique names",
+                    hint="the file is damaged: export the model again",
+                )
             seen.add(name)
     defined = set(inputs) | set(initializers)
     for node in graph.node:
         if not node.op_type:
-            raise UserError("a node has no operator", where=f"{where}, node {node.name!r}", hint="the file is damaged: export the model again")
+            raise UserError(
+                "a node has no operator",
+                where=f"{where}, node {node.name!r}",
+                hint="the file is damaged: export the model again",
+            )
         for name in node.output:
             if name and name in defined:
-                raise UserError(f"the value {name!r} is defined twice", where=f"{where}, {node.op_type} {node.name!r}",
-                                expected="one node per value", hint="the file is damaged: export the model again")
+                raise UserError(
+                    f"the value {name!r} is defined twice",
+                    where=f"{where}, {node.op_type} {node.name!r}",
+                    expected="one node per value",
+                    hint="the file is damaged: export the model again",
+                )
             defined.add(name)
     defined.update(outer)
     defined.update(t.values.name for t in graph.sparse_initializer)
     for node in graph.node:
         for name in node.input:
             if name and name not in defined:
-                raise UserError(f"the value {name!r} is used, but nothing computes it", where=f"{where}, {node.op_type} {node.name!r}",
-                                hint="the file is damaged: export the model again")
+                raise UserError(
+                    f"the value {name!r} is used, but nothing computes it",
+                    where=f"{where}, {node.op_type} {node.name!r}",
+                    hint="the file is damaged: export the model again",
+                )
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 _check_names(attribute.g, where, frozenset(defined))
@@ -193,8 +254,11 @@ def _sort(graph: onnx.GraphProto, known: set[str], where: str) -> None:
     for node, names in zip(graph.node, needs, strict=True):
         unknown = sorted(names - available)
         if unknown:
-            raise UserError(f"the value {unknown[0]!r} is used, but nothing computes it", where=f"{where}, {node.op_type} {node.name!r}",
-                            hint="the file is damaged: export the model again")
+            raise UserError(
+                f"the value {unknown[0]!r} is used, but nothing computes it",
+                where=f"{where}, {node.op_type} {node.name!r}",
+                hint="the file is damaged: export the model again",
+            )
     if ordered:
         return
     producer = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
@@ -214,9 +278,11 @@ def _sort(graph: onnx.GraphProto, known: set[str], where: str) -> None:
                 ready.append(user)
     if len(order) < len(graph.node):
         cycle = [graph.node[i] for i in range(len(graph.node)) if missing[i] > 0][:3]
-        raise UserError("the graph has a cycle: a node depends on its own output", where=where + ", near "
-                        + ", ".join(f"{n.op_type} {n.name or n.output[0]!r}" for n in cycle),
-                        hint="the file is damaged: export the model again")
+        raise UserError(
+            "the graph has a cycle: a node depends on its own output",
+            where=where + ", near " + ", ".join(f"{n.op_type} {n.name or n.output[0]!r}" for n in cycle),
+            hint="the file is damaged: export the model again",
+        )
     nodes = [graph.node[i] for i in order]
     copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
     del graph.node[:]
@@ -226,7 +292,9 @@ def _sort(graph: onnx.GraphProto, known: set[str], where: str) -> None:
 def separate_outputs(graph: onnx.GraphProto) -> None:
     """Ensures that no graph output is a graph input: it gets a name of its own, computed by an Identity."""
     inputs = {v.name for v in graph.input}
-    taken = inputs | {n for node in graph.node for n in (*node.input, *node.output)} | {t.name for t in graph.initializer}
+    taken = (
+        inputs | {n for node in graph.node for n in (*node.input, *node.output)} | {t.name for t in graph.initializer}
+    )
     for output in graph.output:
         if output.name in inputs:
             name = next(n for n in (f"{output.name}_output{i or ''}" for i in range(len(taken) + 1)) if n not in taken)

@@ -67,23 +67,33 @@ class GraphReader:
     def read(self, proto: onnx.GraphProto) -> Graph:
         """The graph of a bound model.
 
-        Raises:
-            UserError: a node does not fit its inputs, a constant contains NaN, or a tensor would be absurdly large.
-            Unsupported: ops without an equal in the graph's opset, values that are no tensors or have no known type.
+        Raises UserError: a node does not fit its inputs, a constant contains NaN, or a tensor would be absurdly large.
+        Raises Unsupported: ops without an equal in the graph's opset, values that are no tensors or have no known type.
         """
         graph = Graph(proto.name or "graph")
-        graph.reserve(n for n in (*(v.name for v in proto.input), *(t.name for t in proto.initializer),
-                                  *(o for node in proto.node for o in node.output)) if n)
+        graph.reserve(
+            n
+            for n in (
+                *(v.name for v in proto.input),
+                *(t.name for t in proto.initializer),
+                *(o for node in proto.node for o in node.output),
+            )
+            if n
+        )
         scope = Scope(graph)
         constants = [(t.name, to_array(t, self.where)) for t in proto.initializer]
         refuse_nan(constants, self.where)
         scope.names.update((name, Value.constant(name, array)) for name, array in constants)
         if proto.sparse_initializer:
             names = ", ".join(t.values.name for t in proto.sparse_initializer)
-            raise Unsupported(f"the model has sparse initializers: {names}", where=self.where, hint="export it with dense weights")
+            raise Unsupported(
+                f"the model has sparse initializers: {names}", where=self.where, hint="export it with dense weights"
+            )
         for value in proto.input:
             dims = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-            new = Value(value.name, TensorType(element_type(value.type.tensor_type.elem_type, value.name, self.where), dims))
+            new = Value(
+                value.name, TensorType(element_type(value.type.tensor_type.elem_type, value.name, self.where), dims)
+            )
             scope.names[value.name] = new
             graph.inputs.append(new)
         self.read_nodes(proto.node, scope, keep=True)
@@ -135,8 +145,11 @@ class GraphReader:
         for wanted in proto.input:
             found = scope.find(wanted) if wanted else None
             if wanted and found is None:
-                raise UserError(f"the value {wanted!r} is used before it is computed", where=f"{self.where}, {proto.op_type} {name}",
-                                hint="the file is damaged: export the model again")
+                raise UserError(
+                    f"the value {wanted!r} is used before it is computed",
+                    where=f"{self.where}, {proto.op_type} {name}",
+                    hint="the file is damaged: export the model again",
+                )
             if isinstance(found, Untyped):
                 self.skip(proto, scope)
                 return
@@ -152,13 +165,19 @@ class GraphReader:
         inner = Scope(scope.graph, scope)
         inner.names.update((n, Value.constant(scope.graph.unique_name(f"{name}{n}"), a)) for n, a in constants.items())
         for step in converted:
-            step_name = name if step.name == proto.name and step.op_type == proto.op_type else self.node_name(f"{name}_{step.op_type}")
+            step_name = (
+                name
+                if step.name == proto.name and step.op_type == proto.op_type
+                else self.node_name(f"{name}_{step.op_type}")
+            )
             self._read_converted(step, inner, step_name, source, keep)
         for wanted in proto.output:
             if wanted:
                 scope.names[wanted] = inner.names[wanted]
 
-    def _read_converted(self, proto: onnx.NodeProto, scope: Scope, name: str, source: str, keep: frozenset[str]) -> None:
+    def _read_converted(
+        self, proto: onnx.NodeProto, scope: Scope, name: str, source: str, keep: frozenset[str]
+    ) -> None:
         """`proto` is of the graph's opset."""
         from edgec.frontends import onnx_subgraphs
 
@@ -200,9 +219,11 @@ class GraphReader:
                 scope.names[wanted] = Value.constant(value.name, array)
 
     def skip(self, proto: onnx.NodeProto, scope: Scope) -> None:
+        """Leave the node out: its outputs are untyped, and so are those of the nodes that read them."""
         scope.names.update((o, UNTYPED) for o in proto.output if o)
 
     def refuse(self, proto: onnx.NodeProto, scope: Scope, name: str, source: str, rule: str, text: str) -> None:
+        """Record why the node cannot be read, and leave it out."""
         self.refusals.append(Refusal(name, rule, f"{proto.op_type}: {text}", source))
         self.skip(proto, scope)
 
@@ -213,21 +234,38 @@ class GraphReader:
             self.set_types(node, [t for t in known if t is not None])
             scope.graph.add(node)
         elif cannot_infer:
-            self.refuse(proto, scope, node.name, node.source, "onnx.type", "the type of its output is no tensor, or cannot be known")
+            self.refuse(
+                proto,
+                scope,
+                node.name,
+                node.source,
+                "onnx.type",
+                "the type of its output is no tensor, or cannot be known",
+            )
         else:
             types = ", ".join(str(v.type) for v in node.input_values)
-            reason = str(error).replace("[ShapeInferenceError] ", "").splitlines()[0] if str(error) else "unknown reason"
-            raise UserError(f"{node.op} does not fit its inputs ({types}): {reason}", where=f"{self.where}, node {node.where}",
-                            expected="a valid ONNX node", hint="check the shapes given with --input, or export the model again") from error
+            reason = (
+                str(error).replace("[ShapeInferenceError] ", "").splitlines()[0] if str(error) else "unknown reason"
+            )
+            raise UserError(
+                f"{node.op} does not fit its inputs ({types}): {reason}",
+                where=f"{self.where}, node {node.where}",
+                expected="a valid ONNX node",
+                hint="check the shapes given with --input, or export the model again",
+            ) from error
 
     def output_values(self, proto: onnx.NodeProto, scope: Scope, keep: frozenset[str]) -> list[Value]:
-        """New values for the outputs, entered into the scope; trailing absent outputs are dropped, others get a name."""
+        """New values for the outputs, entered into the scope; trailing absent ones are dropped, others get a name."""
         names = list(proto.output)
         while names and not names[-1]:
             names.pop()
         values = []
         for index, wanted in enumerate(names):
-            name = wanted if wanted in keep else scope.graph.unique_name(wanted or f"{proto.op_type.lower()}_unused_{index}")
+            name = (
+                wanted
+                if wanted in keep
+                else scope.graph.unique_name(wanted or f"{proto.op_type.lower()}_unused_{index}")
+            )
             values.append(Value(name, _BLANK))
             if wanted:
                 scope.names[wanted] = values[-1]
@@ -238,15 +276,23 @@ class GraphReader:
         for value, type_ in zip(node.outputs, types, strict=True):
             known = [d for d in type_.shape if d is not None]
             if prod(known) > MAX_ELEMENTS or any(d < 0 for d in known):
-                raise UserError(f"the output of {node.op} would have the shape {list(type_.shape)}", where=f"{self.where}, node {node.where}",
-                                expected=f"at most {MAX_ELEMENTS} elements", hint="check the shapes given with --input")
+                raise UserError(
+                    f"the output of {node.op} would have the shape {list(type_.shape)}",
+                    where=f"{self.where}, node {node.where}",
+                    expected=f"at most {MAX_ELEMENTS} elements",
+                    hint="check the shapes given with --input",
+                )
             value.type = type_
 
     def attributes(self, proto: onnx.NodeProto) -> dict[str, Attr]:
         """The node's attributes without subgraphs. Raises ValueError for a kind that a Graph has no place for."""
         result: dict[str, Attr] = {}
         for a in proto.attribute:
-            kind = onnx.AttributeProto.AttributeType.Name(a.type) if a.type in onnx.AttributeProto.AttributeType.values() else str(a.type)
+            kind = (
+                onnx.AttributeProto.AttributeType.Name(a.type)
+                if a.type in onnx.AttributeProto.AttributeType.values()
+                else str(a.type)
+            )
             if a.ref_attr_name:
                 raise ValueError(f"attribute {a.name!r} refers to a function's attribute outside of a function")
             if kind == "TENSOR":
@@ -255,7 +301,9 @@ class GraphReader:
                 number = {"INT": a.i, "FLOAT": a.f, "INTS": a.ints, "FLOATS": a.floats}[kind]
                 result[a.name] = tuple(number) if kind.endswith("S") else number
                 if kind == "INT" and a.name in _TYPE_ATTRIBUTES:
-                    result[a.name] = element_type(a.i, f"attribute {a.name!r}", f"{self.where}, {proto.op_type} {proto.name!r}")
+                    result[a.name] = element_type(
+                        a.i, f"attribute {a.name!r}", f"{self.where}, {proto.op_type} {proto.name!r}"
+                    )
             elif kind == "STRING":
                 result[a.name] = _text(a.s)
             elif kind == "STRINGS":
@@ -264,35 +312,68 @@ class GraphReader:
                 raise ValueError(f"attribute {a.name!r} has the kind {kind}, which edgec cannot read")
         return result
 
-    def _read_constant(self, proto: onnx.NodeProto, scope: Scope, attributes: Mapping[str, Attr], name: str, source: str) -> None:
+    def _read_constant(
+        self, proto: onnx.NodeProto, scope: Scope, attributes: Mapping[str, Attr], name: str, source: str
+    ) -> None:
         if len(attributes) != 1 or len(proto.output) != 1:
-            raise UserError("a Constant needs one value and one output", where=f"{self.where}, Constant {name}",
-                            hint="the file is damaged: export the model again")
-        (key, attribute), = attributes.items()
-        kinds = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32,
-                 "value_string": object, "value_strings": object}
+            raise UserError(
+                "a Constant needs one value and one output",
+                where=f"{self.where}, Constant {name}",
+                hint="the file is damaged: export the model again",
+            )
+        ((key, attribute),) = attributes.items()
+        kinds = {
+            "value_int": np.int64,
+            "value_ints": np.int64,
+            "value_float": np.float32,
+            "value_floats": np.float32,
+            "value_string": object,
+            "value_strings": object,
+        }
         array = attribute if isinstance(attribute, np.ndarray) else np.asarray(attribute, kinds.get(key, object))
         refuse_nan([(proto.output[0], array)], self.where)
-        scope.names[proto.output[0]] = Value.constant(scope.graph.unique_name(proto.output[0]) if proto.output[0] in scope.names
-                                                      else proto.output[0], array)
+        scope.names[proto.output[0]] = Value.constant(
+            scope.graph.unique_name(proto.output[0]) if proto.output[0] in scope.names else proto.output[0], array
+        )
 
-    def _read_unknown(self, proto: onnx.NodeProto, scope: Scope, inputs: Sequence[Value | None], name: str, source: str,
-                      keep: frozenset[str]) -> None:
+    def _read_unknown(
+        self,
+        proto: onnx.NodeProto,
+        scope: Scope,
+        inputs: Sequence[Value | None],
+        name: str,
+        source: str,
+        keep: frozenset[str],
+    ) -> None:
         """An op that onnx does not define keeps its domain and attributes; its types are those that the file states."""
         known = [self.declared.get(o) for o in proto.output]
         if not proto.domain:
             self.refuse(proto, scope, name, source, "onnx.op", f"ONNX opset {OPSET} has no such operator")
             return
         if None in known:
-            self.refuse(proto, scope, name, source, "onnx.domain",
-                         f"the operator of domain {proto.domain!r} is unknown, and the file does not state the type of its output")
+            self.refuse(
+                proto,
+                scope,
+                name,
+                source,
+                "onnx.domain",
+                f"the operator of domain {proto.domain!r} is unknown, and the file does not state its output type",
+            )
             return
         try:
             attributes = self.attributes(proto)
         except ValueError as error:
             self.refuse(proto, scope, name, source, "onnx.attribute", str(error))
             return
-        node = Node(proto.op_type, inputs, self.output_values(proto, scope, keep), attributes, name=name, source=source, domain=proto.domain)
+        node = Node(
+            proto.op_type,
+            inputs,
+            self.output_values(proto, scope, keep),
+            attributes,
+            name=name,
+            source=source,
+            domain=proto.domain,
+        )
         self.set_types(node, [t for t in known if t is not None])
         scope.graph.add(node)
 
@@ -313,9 +394,20 @@ class GraphReader:
         try:
             with np.errstate(all="ignore"):
                 results = evaluate(node, arrays)
-        except (NotImplementedError, ValueError, TypeError, IndexError, KeyError, AttributeError, RuntimeError, ArithmeticError):
+        except (
+            NotImplementedError,
+            ValueError,
+            TypeError,
+            IndexError,
+            KeyError,
+            AttributeError,
+            RuntimeError,
+            ArithmeticError,
+        ):
             return None  # the node stays: a backend that runs it tells more than onnx's reference
-        if any(r.dtype.kind not in "OU" and r.dtype != v.dtype.numpy for r, v in zip(results, node.outputs, strict=True)):
+        if any(
+            r.dtype.kind not in "OU" and r.dtype != v.dtype.numpy for r, v in zip(results, node.outputs, strict=True)
+        ):
             return None
         return results
 

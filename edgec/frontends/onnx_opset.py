@@ -26,7 +26,7 @@ class ConversionError(Exception):
 
 def has_schema(op: str, domain: str) -> bool:
     """True if onnx defines the op in the graph's opset."""
-    return onnx.defs.has(op, OPSET, domain)
+    return bool(onnx.defs.has(op, OPSET, domain))
 
 
 @lru_cache(maxsize=4096)
@@ -44,24 +44,35 @@ def same_signature(op: str, version: int) -> bool:
 
 def _signature(op: str, version: int) -> tuple[object, ...]:
     schema = onnx.defs.get_schema(op, version, "")
-    attributes = tuple((name, a.type, a.required, a.default_value.SerializeToString()) for name, a in sorted(schema.attributes.items()))
-    return (schema.deprecated, schema.min_output, schema.max_output, attributes,
-            tuple(p.option for p in schema.inputs), tuple(p.option for p in schema.outputs))
+    attributes = tuple(
+        (name, a.type, a.required, a.default_value.SerializeToString()) for name, a in sorted(schema.attributes.items())
+    )
+    return (
+        schema.deprecated,
+        schema.min_output,
+        schema.max_output,
+        attributes,
+        tuple(p.option for p in schema.inputs),
+        tuple(p.option for p in schema.outputs),
+    )
 
 
-def convert(proto: onnx.NodeProto, version: int, inputs: Sequence[Value | None]) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
-    """Nodes of the graph's opset that compute the outputs of `proto`, a node of opset `version`, and new constants by name.
+def convert(
+    proto: onnx.NodeProto, version: int, inputs: Sequence[Value | None]
+) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Nodes of the graph's opset that compute the outputs of `proto`, a node of `version`, and new constants by name.
 
     `inputs` are the node's inputs in order. Names of the result that are neither inputs nor outputs of `proto` are only
     unique within the result.
 
-    Raises:
-        ConversionError: the op has changed and onnx cannot convert it.
+    Raises ConversionError: the op has changed and onnx cannot convert it.
     """
     if proto.domain or version == OPSET or same_signature(proto.op_type, version):
         return [proto], {}
     if any(a.HasField("g") for a in proto.attribute):
-        raise ConversionError(f"{proto.op_type} of opset {version} has a subgraph, which cannot be converted to opset {OPSET}")
+        raise ConversionError(
+            f"{proto.op_type} of opset {version} has a subgraph, which cannot be converted to opset {OPSET}"
+        )
     if not onnx.defs.has(proto.op_type, version, ""):
         raise ConversionError(f"ONNX opset {version} has no operator {proto.op_type}")
     converted = _convert(proto, version, inputs)
@@ -84,16 +95,28 @@ def _convert(proto: onnx.NodeProto, version: int, inputs: Sequence[Value | None]
             constants.append(to_tensor_proto(value.const, name))
         feeds.append(helper.make_tensor_value_info(name, onnx_dtype(value.dtype), list(value.type.shape)))
     outputs = [helper.make_value_info(name, TypeProto()) for name in proto.output if name]
-    model = helper.make_model(helper.make_graph([proto], "node", feeds, outputs, initializer=constants),
-                              opset_imports=[helper.make_opsetid("", version)], ir_version=8)
+    model = helper.make_model(
+        helper.make_graph([proto], "node", feeds, outputs, initializer=constants),
+        opset_imports=[helper.make_opsetid("", version)],
+        ir_version=8,
+    )
     try:
         return onnx.version_converter.convert_version(model, OPSET).graph
-    except (RuntimeError, ValueError, onnx.version_converter.ConvertError, onnx.shape_inference.InferenceError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        onnx.version_converter.ConvertError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         text = str(error).strip().splitlines()
-        raise ConversionError(f"onnx cannot convert {proto.op_type} from opset {version} to {OPSET}: {text[-1] if text else error!r}") from error
+        raise ConversionError(
+            f"onnx cannot convert {proto.op_type} from opset {version} to {OPSET}: {text[-1] if text else error!r}"
+        ) from error
 
 
-def _keep_old_coordinates(nodes: Sequence[onnx.NodeProto], inputs: Sequence[Value | None], proto: onnx.NodeProto) -> None:
+def _keep_old_coordinates(
+    nodes: Sequence[onnx.NodeProto], inputs: Sequence[Value | None], proto: onnx.NodeProto
+) -> None:
     """Resize before opset 11 maps coordinates as out / scale, and rounds down when it enlarges and up when it shrinks.
 
     The default of later opsets differs (half_pixel, round_prefer_floor). Source: ONNX Runtime, upsamplebase.h,
@@ -108,7 +131,9 @@ def _keep_old_coordinates(nodes: Sequence[onnx.NodeProto], inputs: Sequence[Valu
     shrinks, enlarges = bool(np.any(scales < 1)), bool(np.any(scales > 1))
     linear = any(a.name == "mode" and a.s != b"nearest" for a in proto.attribute)
     if shrinks and enlarges and not linear:
-        raise ConversionError(f"{proto.op_type} enlarges one axis and shrinks another, which needs two ways of rounding")
+        raise ConversionError(
+            f"{proto.op_type} enlarges one axis and shrinks another, which needs two ways of rounding"
+        )
     for node in nodes:
         if node.op_type == "Resize":
             node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))

@@ -17,9 +17,10 @@ def fold_quantization(graph: Graph) -> None:
     """Annotate what lies on an integer grid and remove the nodes that said so. Changes `graph`.
 
     (1) DequantizeLinear of a constant becomes a float constant with a Quant.
-    (2) QuantizeLinear whose every use is a DequantizeLinear with the same parameters: the float value gets the Quant. If
+    (2) QuantizeLinear whose every use is a DequantizeLinear with the same parameters: the float value gets the Quant;
+    if
         that value has other uses, or is a graph input or output, an Identity carries the Quant.
-    Everything else stays as nodes: integer values that other operators read (QLinearConv), parameters that are computed,
+    Everything else stays as nodes: integers that other operators read (QLinearConv), parameters that are computed,
     float8 grids, and pairs with different parameters.
     """
     for node in list(graph.nodes):
@@ -60,12 +61,14 @@ def dequantize(array: np.ndarray, quant: Quant) -> np.ndarray:
     if quant.axis is not None:
         if quant.block:
             extent = array.shape[quant.axis]
-            scale, zero = (np.repeat(p, quant.block, axis=quant.axis).take(range(extent), quant.axis) for p in (scale, zero))
+            scale, zero = (
+                np.repeat(p, quant.block, axis=quant.axis).take(range(extent), quant.axis) for p in (scale, zero)
+            )
         else:
             shape = [1] * array.ndim
             shape[quant.axis] = -1
             scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return ((array.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
+    return np.asarray((array.astype(np.int64) - zero).astype(np.float32) * scale, np.float32)
 
 
 def _fold_constant(graph: Graph, node: Node) -> None:
@@ -86,10 +89,22 @@ def _fold_pair(graph: Graph, node: Node) -> None:
     readers = [user for user, _ in integers.uses]
     if quant is None or not readers or graph.is_output(integers):
         return
-    if any(r.op != "DequantizeLinear" or r.domain or r.input(0) is not integers or quant_of(r) != quant
-           or r.outputs[0].dtype is not value.dtype for r in readers):
+    if any(
+        r.op != "DequantizeLinear"
+        or r.domain
+        or r.input(0) is not integers
+        or quant_of(r) != quant
+        or r.outputs[0].dtype is not value.dtype
+        for r in readers
+    ):
         return
-    if value.const is None and value.producer is not None and len(value.uses) == 1 and not graph.is_output(value) and value.quant is None:
+    if (
+        value.const is None
+        and value.producer is not None
+        and len(value.uses) == 1
+        and not graph.is_output(value)
+        and value.quant is None
+    ):
         value.quant = quant
         carrier = value
     else:
@@ -103,7 +118,7 @@ def _fold_pair(graph: Graph, node: Node) -> None:
 
 
 def _replace(graph: Graph, old: Value, new: Value) -> None:
-    """Let the uses of `old` read `new`; where `old` is a graph output it stays, computed by an Identity with the same Quant."""
+    """Let the uses of `old` read `new`; a graph output stays, computed by an Identity with the same Quant."""
     node = old.producer
     assert node is not None
     for user, index in list(old.uses):

@@ -7,7 +7,9 @@ import re
 
 import onnx
 
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')  # torch.onnx, dynamo=True: pkg.torch.onnx.stack_trace, innermost last
+_FRAME = re.compile(
+    r'File "([^"]+)", line (\d+)'
+)  # torch.onnx, dynamo=True: pkg.torch.onnx.stack_trace, innermost last
 _SCRIPT_FRAME = re.compile(r"(?:^|\n)\s*(\S+\.py)\((\d+)\): ")  # torch.onnx, dynamo=False: doc_string, innermost first
 _LIBRARY = re.compile(r"[\\/](?:torch|torchvision|timm|onnxscript)[\\/]|[\\/]python3[^\\/]*[\\/]")
 
@@ -27,7 +29,7 @@ def source_of(node: onnx.NodeProto) -> str:
 
 
 def _module_path(scopes: str) -> str:
-    """The dotted path of the module: exporters write `['', 'layer1', 'layer1.0', 'layer1.0.conv1', 'conv2d']`, the last is the op."""
+    """The dotted path of the module, from `['', 'layer1', 'layer1.0', 'layer1.0.conv1', 'conv2d']`; the last is the op."""
     try:
         names = ast.literal_eval(scopes) if scopes else []
     except (ValueError, SyntaxError):

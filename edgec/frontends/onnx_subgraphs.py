@@ -16,17 +16,23 @@ if TYPE_CHECKING:
     from edgec.frontends.onnx_graph import GraphReader, Scope
 
 _INT_SCALAR, _BOOL_SCALAR = TensorType(DType.INT64, ()), TensorType(DType.BOOL, ())
-_WIDENINGS = 12  # each makes at least one dimension unknown; carried values have fewer dimensions than this in sum, or are refused
+_WIDENINGS = 12  # each makes a dimension of a carried value unknown; few loops change more than one
 
 Captures = dict[str, tuple[Value, Value]]
 
 
-def read(reader: GraphReader, proto: onnx.NodeProto, scope: Scope, inputs: Sequence[Value | None], name: str, source: str,
-         keep: frozenset[str]) -> None:
+def read(
+    reader: GraphReader,
+    proto: onnx.NodeProto,
+    scope: Scope,
+    inputs: Sequence[Value | None],
+    name: str,
+    source: str,
+    keep: frozenset[str],
+) -> None:
     """Read one node with subgraphs into the scope's graph.
 
-    Raises:
-        UserError: the node is malformed. Refusals are collected in the reader.
+    Raises UserError: the node is malformed. Refusals are collected in the reader.
     """
     bodies = {a.name: a.g for a in proto.attribute if a.HasField("g")}
     wanted = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}.get(proto.op_type)
@@ -34,8 +40,12 @@ def read(reader: GraphReader, proto: onnx.NodeProto, scope: Scope, inputs: Seque
         reader.refuse(proto, scope, name, source, "onnx.subgraph", "edgec knows subgraphs of If, Loop and Scan only")
         return
     if set(wanted) != set(bodies):
-        raise UserError(f"{proto.op_type} has the subgraphs {sorted(bodies)}", where=f"{reader.where}, node {name}",
-                        expected=str(sorted(wanted)), hint="the file is damaged: export the model again")
+        raise UserError(
+            f"{proto.op_type} has the subgraphs {sorted(bodies)}",
+            where=f"{reader.where}, node {name}",
+            expected=str(sorted(wanted)),
+            hint="the file is damaged: export the model again",
+        )
     first = inputs[0] if inputs else None
     if proto.op_type == "If" and first is not None and first.const is not None and first.const.size == 1:
         _read_taken(reader, proto, scope, bodies["then_branch" if first.const.item() else "else_branch"], name)
@@ -49,8 +59,10 @@ def read(reader: GraphReader, proto: onnx.NodeProto, scope: Scope, inputs: Seque
     captured = _close(graphs)
     attributes = {**reader.attributes(proto), **{key: graph for key, (graph, _) in graphs.items()}}
     outputs = reader.output_values(proto, scope, keep)
-    node = Node(proto.op_type, (*inputs, *captured), outputs, attributes, name=name, source=source, captures=len(captured))
-    reader.set_types(node, types[:len(outputs)])
+    node = Node(
+        proto.op_type, (*inputs, *captured), outputs, attributes, name=name, source=source, captures=len(captured)
+    )
+    reader.set_types(node, types[: len(outputs)])
     scope.graph.add(node)
 
 
@@ -64,8 +76,11 @@ def _read_taken(reader: GraphReader, proto: onnx.NodeProto, scope: Scope, body: 
     for wanted, output in zip(proto.output, body.output, strict=False):
         found = inner.find(output.name)
         if found is None:
-            raise UserError(f"nothing computes {output.name!r}, the output of a branch", where=f"{reader.where}, If {name}",
-                            hint="the file is damaged: export the model again")
+            raise UserError(
+                f"nothing computes {output.name!r}, the output of a branch",
+                where=f"{reader.where}, If {name}",
+                hint="the file is damaged: export the model again",
+            )
         if wanted:
             scope.names[wanted] = found
 
@@ -76,16 +91,29 @@ def _constants(reader: GraphReader, body: onnx.GraphProto, scope: Scope, rename:
     scope.names.update((n, Value.constant(rename(n), a)) for n, a in arrays)
 
 
-def _read_body(reader: GraphReader, body: onnx.GraphProto, outer: Scope, types: Sequence[TensorType], name: str) -> tuple[Graph, Captures]:
+def _read_body(
+    reader: GraphReader, body: onnx.GraphProto, outer: Scope, types: Sequence[TensorType], name: str
+) -> tuple[Graph, Captures]:
     """A graph whose first inputs are the body's formal ones, of the given types, and what it captures from outside."""
     from edgec.frontends.onnx_graph import Scope
 
     if len(body.input) != len(types):
-        raise UserError(f"the body has {len(body.input)} inputs", where=f"{reader.where}, node {name}", expected=f"{len(types)} inputs",
-                        hint="the file is damaged: export the model again")
+        raise UserError(
+            f"the body has {len(body.input)} inputs",
+            where=f"{reader.where}, node {name}",
+            expected=f"{len(types)} inputs",
+            hint="the file is damaged: export the model again",
+        )
     graph = Graph(body.name or "body")
-    graph.reserve(n for n in (*(v.name for v in body.input), *(t.name for t in body.initializer),
-                              *(o for node in body.node for o in node.output)) if n)
+    graph.reserve(
+        n
+        for n in (
+            *(v.name for v in body.input),
+            *(t.name for t in body.initializer),
+            *(o for node in body.node for o in node.output),
+        )
+        if n
+    )
     scope = Scope(graph, outer)
     _constants(reader, body, scope, lambda n: n)
     for formal, type_ in zip(body.input, types, strict=True):
@@ -98,8 +126,11 @@ def _read_body(reader: GraphReader, body: onnx.GraphProto, outer: Scope, types: 
         if isinstance(found, Value):
             reader.add_output(graph, found, output.name)
         elif found is None:
-            raise UserError(f"nothing computes {output.name!r}, the output of a subgraph", where=f"{reader.where}, node {name}",
-                            hint="the file is damaged: export the model again")
+            raise UserError(
+                f"nothing computes {output.name!r}, the output of a subgraph",
+                where=f"{reader.where}, node {name}",
+                hint="the file is damaged: export the model again",
+            )
     return graph, scope.captures
 
 
@@ -124,8 +155,14 @@ def _merge(a: TensorType, b: TensorType) -> TensorType | None:
 Bodies = dict[str, tuple[Graph, Captures]]
 
 
-def _read_if(reader: GraphReader, proto: onnx.NodeProto, bodies: dict[str, onnx.GraphProto], scope: Scope,
-             _inputs: Sequence[Value | None], name: str) -> tuple[Bodies, list[TensorType]]:
+def _read_if(
+    reader: GraphReader,
+    proto: onnx.NodeProto,
+    bodies: dict[str, onnx.GraphProto],
+    scope: Scope,
+    _inputs: Sequence[Value | None],
+    name: str,
+) -> tuple[Bodies, list[TensorType]]:
     refused = len(reader.refusals)
     graphs = {key: _read_body(reader, body, scope, (), name) for key, body in sorted(bodies.items())}
     if len(reader.refusals) > refused:
@@ -137,9 +174,17 @@ def _read_if(reader: GraphReader, proto: onnx.NodeProto, bodies: dict[str, onnx.
     return graphs, [t for t in types if t is not None]
 
 
-def _carried(reader: GraphReader, proto: onnx.NodeProto, body: onnx.GraphProto, scope: Scope, before: Sequence[TensorType],
-             carried: Sequence[TensorType], after: Sequence[TensorType], name: str,
-             skipped_outputs: int) -> tuple[tuple[Graph, Captures] | None, list[TensorType]]:
+def _carried(
+    reader: GraphReader,
+    proto: onnx.NodeProto,
+    body: onnx.GraphProto,
+    scope: Scope,
+    before: Sequence[TensorType],
+    carried: Sequence[TensorType],
+    after: Sequence[TensorType],
+    name: str,
+    skipped_outputs: int,
+) -> tuple[tuple[Graph, Captures] | None, list[TensorType]]:
     """Read a body again and again until its carried values keep their types: dimensions that change become unknown."""
     types = list(carried)
     for _ in range(_WIDENINGS):
@@ -147,7 +192,7 @@ def _carried(reader: GraphReader, proto: onnx.NodeProto, body: onnx.GraphProto, 
         graph, captures = _read_body(reader, body, scope, (*before, *types, *after), name)
         if len(reader.refusals) > refused:
             return None, types
-        results = [v.type for v in graph.outputs[skipped_outputs:skipped_outputs + len(types)]]
+        results = [v.type for v in graph.outputs[skipped_outputs : skipped_outputs + len(types)]]
         merged = [_merge(a, b) for a, b in zip(types, results, strict=False)]
         if len(results) < len(types) or None in merged:
             break
@@ -158,8 +203,14 @@ def _carried(reader: GraphReader, proto: onnx.NodeProto, body: onnx.GraphProto, 
     return None, types
 
 
-def _read_loop(reader: GraphReader, proto: onnx.NodeProto, bodies: dict[str, onnx.GraphProto], scope: Scope,
-               inputs: Sequence[Value | None], name: str) -> tuple[Bodies, list[TensorType]]:
+def _read_loop(
+    reader: GraphReader,
+    proto: onnx.NodeProto,
+    bodies: dict[str, onnx.GraphProto],
+    scope: Scope,
+    inputs: Sequence[Value | None],
+    name: str,
+) -> tuple[Bodies, list[TensorType]]:
     trips, condition = (*inputs, None, None)[:2]
     start = [v.type for v in inputs[2:] if v is not None]
     result, types = _carried(reader, proto, bodies["body"], scope, (_INT_SCALAR, _BOOL_SCALAR), start, (), name, 1)
@@ -167,8 +218,15 @@ def _read_loop(reader: GraphReader, proto: onnx.NodeProto, bodies: dict[str, onn
         return {}, []
     graph = result[0]
     runs_all = (condition is None or _is_true(condition)) and _passes_condition(graph)
-    count = int(trips.const.item()) if trips is not None and trips.const is not None and trips.const.size == 1 and runs_all else None
-    stacked = [TensorType(v.type.dtype, (None if count is None else max(count, 0), *v.type.shape)) for v in graph.outputs[1 + len(types):]]
+    count = (
+        int(trips.const.item())
+        if trips is not None and trips.const is not None and trips.const.size == 1 and runs_all
+        else None
+    )
+    stacked = [
+        TensorType(v.type.dtype, (None if count is None else max(count, 0), *v.type.shape))
+        for v in graph.outputs[1 + len(types) :]
+    ]
     return {"body": result}, [*types, *stacked]
 
 
@@ -184,24 +242,39 @@ def _passes_condition(graph: Graph) -> bool:
     return _is_true(value) or value is graph.inputs[1]
 
 
-def _read_scan(reader: GraphReader, proto: onnx.NodeProto, bodies: dict[str, onnx.GraphProto], scope: Scope,
-               inputs: Sequence[Value | None], name: str) -> tuple[Bodies, list[TensorType]]:
+def _read_scan(
+    reader: GraphReader,
+    proto: onnx.NodeProto,
+    bodies: dict[str, onnx.GraphProto],
+    scope: Scope,
+    inputs: Sequence[Value | None],
+    name: str,
+) -> tuple[Bodies, list[TensorType]]:
     attributes = reader.attributes(proto)
     scanned = attributes.get("num_scan_inputs")
     values = [v for v in inputs if v is not None]
     if not isinstance(scanned, int) or not 1 <= scanned <= len(values) or len(values) < len(inputs):
-        raise UserError(f"Scan has num_scan_inputs {scanned!r} and {len(values)} inputs", where=f"{reader.where}, node {name}",
-                        expected="at least one scan input, and as many inputs", hint="the file is damaged: export the model again")
+        raise UserError(
+            f"Scan has num_scan_inputs {scanned!r} and {len(values)} inputs",
+            where=f"{reader.where}, node {name}",
+            expected="at least one scan input, and as many inputs",
+            hint="the file is damaged: export the model again",
+        )
     states, sequences = values[:-scanned], values[-scanned:]
     axes = _axes(attributes.get("scan_input_axes"), [v.type.rank for v in sequences], reader, name)
-    slices = [TensorType(v.dtype, v.type.shape[:a] + v.type.shape[a + 1:]) for v, a in zip(sequences, axes, strict=True)]
+    slices = [
+        TensorType(v.dtype, v.type.shape[:a] + v.type.shape[a + 1 :]) for v, a in zip(sequences, axes, strict=True)
+    ]
     result, types = _carried(reader, proto, bodies["body"], scope, (), [v.type for v in states], slices, name, 0)
     if result is None:
         return {}, []
     length = sequences[0].type.shape[axes[0]]
-    outputs = result[0].outputs[len(states):]
+    outputs = result[0].outputs[len(states) :]
     out_axes = _axes(attributes.get("scan_output_axes"), [v.type.rank + 1 for v in outputs], reader, name)
-    stacked = [TensorType(v.dtype, (*v.type.shape[:a], length, *v.type.shape[a:])) for v, a in zip(outputs, out_axes, strict=True)]
+    stacked = [
+        TensorType(v.dtype, (*v.type.shape[:a], length, *v.type.shape[a:]))
+        for v, a in zip(outputs, out_axes, strict=True)
+    ]
     return {"body": result}, [*types, *stacked]
 
 
@@ -209,6 +282,10 @@ def _axes(attribute: object, ranks: Sequence[int], reader: GraphReader, name: st
     axes = list(attribute) if isinstance(attribute, tuple) else [0] * len(ranks)
     axes = [a + rank if a < 0 else a for a, rank in zip(axes, ranks, strict=False)]
     if len(axes) != len(ranks) or any(not 0 <= a < rank for a, rank in zip(axes, ranks, strict=False)):
-        raise UserError(f"Scan has the axes {attribute!r} for ranks {list(ranks)}", where=f"{reader.where}, node {name}",
-                        expected="one axis for each, within its rank", hint="the file is damaged: export the model again")
+        raise UserError(
+            f"Scan has the axes {attribute!r} for ranks {list(ranks)}",
+            where=f"{reader.where}, node {name}",
+            expected="one axis for each, within its rank",
+            hint="the file is damaged: export the model again",
+        )
     return axes

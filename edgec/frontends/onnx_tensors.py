@@ -22,9 +22,12 @@ def element_type(code: int, what: str, where: str) -> DType:
     except KeyError:
         known = {v: k for k, v in TensorProto.DataType.items()}
         name = known.get(code, "")
-        raise UserError(f"{what} has the element type " + (name if name and code else f"code {code}, which ONNX does not define"
-                                                           if not name else "UNDEFINED"),
-                        where=where, expected="a type that edgec knows: " + ", ".join(d.name.lower() for d in DType)) from None
+        raise UserError(
+            f"{what} has the element type "
+            + (name if name and code else f"code {code}, which ONNX does not define" if not name else "UNDEFINED"),
+            where=where,
+            expected="a type that edgec knows: " + ", ".join(d.name.lower() for d in DType),
+        ) from None
 
 
 def expected_bytes(tensor: TensorProto, where: str) -> int:
@@ -35,41 +38,61 @@ def expected_bytes(tensor: TensorProto, where: str) -> int:
     what = f"tensor {tensor.name!r}"
     dtype = element_type(tensor.data_type, what, where)
     if any(d < 0 for d in tensor.dims):
-        raise UserError(f"{what} has the negative dimension {min(tensor.dims)}", where=where,
-                        expected="dimensions of 0 or more", hint="the file is damaged: export the model again")
+        raise UserError(
+            f"{what} has the negative dimension {min(tensor.dims)}",
+            where=where,
+            expected="dimensions of 0 or more",
+            hint="the file is damaged: export the model again",
+        )
     count = prod(tensor.dims)
     if count > MAX_ELEMENTS:
-        raise UserError(f"{what} would have {count} elements (shape {list(tensor.dims)})", where=where,
-                        expected=f"at most {MAX_ELEMENTS}", hint="the file is damaged: export the model again")
+        raise UserError(
+            f"{what} would have {count} elements (shape {list(tensor.dims)})",
+            where=where,
+            expected=f"at most {MAX_ELEMENTS}",
+            hint="the file is damaged: export the model again",
+        )
     if dtype in (DType.INT4, DType.UINT4):
-        return (count + 1) // 2  # two in one byte
-    return count * dtype.itemsize
+        count = (count + 1) // 2  # two in one byte
+    return int(count * dtype.itemsize)
 
 
 def to_array(tensor: TensorProto, where: str) -> np.ndarray:
     """The read-only array of a tensor that holds its own data.
 
-    Raises:
-        UserError: the shape is absurd, the type unknown, or the data do not have the size that the shape asks for.
+    Raises UserError: the shape is absurd, the type unknown, or the data do not have the size that the shape asks for.
     """
     size = expected_bytes(tensor, where)
     what = f"tensor {tensor.name!r}"
     if tensor.HasField("raw_data") and len(tensor.raw_data) != size:
-        raise UserError(f"{what} holds {len(tensor.raw_data)} bytes", where=where,
-                        expected=f"{size} bytes, for shape {list(tensor.dims)}",
-                        hint="the file is damaged: export or copy the model again")
+        raise UserError(
+            f"{what} holds {len(tensor.raw_data)} bytes",
+            where=where,
+            expected=f"{size} bytes, for shape {list(tensor.dims)}",
+            hint="the file is damaged: export or copy the model again",
+        )
     if not tensor.HasField("raw_data") and size > 0:
-        count = max(len(tensor.float_data), len(tensor.int32_data), len(tensor.int64_data), len(tensor.double_data),
-                    len(tensor.uint64_data), len(tensor.string_data))
+        count = max(
+            len(tensor.float_data),
+            len(tensor.int32_data),
+            len(tensor.int64_data),
+            len(tensor.double_data),
+            len(tensor.uint64_data),
+            len(tensor.string_data),
+        )
         if count * 4 < prod(tensor.dims):  # the densest packing is one int8 per int32, or two int4 per byte
-            raise UserError(f"{what} holds {count} numbers", where=where,
-                            expected=f"{prod(tensor.dims)} numbers, for shape {list(tensor.dims)}",
-                            hint="the file is damaged: export or copy the model again")
+            raise UserError(
+                f"{what} holds {count} numbers",
+                where=where,
+                expected=f"{prod(tensor.dims)} numbers, for shape {list(tensor.dims)}",
+                hint="the file is damaged: export or copy the model again",
+            )
     try:
-        array = numpy_helper.to_array(tensor)
+        array: np.ndarray = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{what} cannot be read: {error}", where=where,
-                        hint="the file is damaged: export or copy the model again") from error
+        raise UserError(
+            f"{what} cannot be read: {error}", where=where, hint="the file is damaged: export or copy the model again"
+        ) from error
     array.flags.writeable = False
     return array
 
@@ -85,13 +108,16 @@ def has_nan(array: np.ndarray) -> bool:
 
 
 def refuse_nan(named: list[tuple[str, np.ndarray]], where: str) -> None:
-    """Ensures that no constant holds a NaN; infinities are allowed (attention masks). Raises UserError that names them all."""
+    """Ensures that no constant holds a NaN; infinities (attention masks) may stay. Raises UserError that names them."""
     broken = [name for name, array in named if has_nan(array)]
     if broken:
         more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
-        raise UserError("the model's weights contain NaN: " + ", ".join(map(repr, broken[:5])) + more, where=where,
-                        expected="numbers or infinities", hint="the training has diverged or the file is damaged: "
-                        "take an earlier checkpoint")
+        raise UserError(
+            "the model's weights contain NaN: " + ", ".join(map(repr, broken[:5])) + more,
+            where=where,
+            expected="numbers or infinities",
+            hint="the training has diverged or the file is damaged: take an earlier checkpoint",
+        )
 
 
 def tensor_dims(type_proto: onnx.TypeProto) -> list[int | str | None] | None:

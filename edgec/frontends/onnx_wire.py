@@ -19,15 +19,17 @@ _DAMAGED = "copy or download the file again"
 
 
 def check_wire(data: bytes, where: str) -> None:
-    """Ensures that `data` is a complete protobuf message of onnx.ModelProto's layout, with bounded depth and field count.
+    """Ensures that `data` is a complete message of onnx.ModelProto's layout, with bounded depth and field count.
 
-    Raises:
-        UserError: the file is cut short, damaged, nested too deeply, or has absurdly many fields; the message names
-            the part of the model and the byte.
+    Raises UserError: the file is cut short, damaged, nested too deeply, or has absurdly many fields; the message names
+        the part of the model and the byte.
     """
     if len(data) > MAX_BYTES:
-        raise UserError(f"the ONNX file has {len(data)} bytes; a protobuf file ends at 2 GiB", where=where,
-                        hint="save the model with external data (onnx.save_model(..., save_as_external_data=True))")
+        raise UserError(
+            f"the ONNX file has {len(data)} bytes; a protobuf file ends at 2 GiB",
+            where=where,
+            hint="save the model with external data (onnx.save_model(..., save_as_external_data=True))",
+        )
     _Scan(data, where).message(onnx.ModelProto.DESCRIPTOR, 0, len(data), 0, "model")
 
 
@@ -39,8 +41,12 @@ class _Scan:
         self._tables: dict[str, dict[int, Any]] = {}
 
     def fail(self, text: str, position: int) -> UserError:
-        return UserError(f"the ONNX file is damaged: {text}", where=f"{self.where}, byte {position}",
-                         expected="a complete ONNX protobuf", hint=_DAMAGED)
+        return UserError(
+            f"the ONNX file is damaged: {text}",
+            where=f"{self.where}, byte {position}",
+            expected="a complete ONNX protobuf",
+            hint=_DAMAGED,
+        )
 
     def varint(self, position: int, end: int, path: str) -> tuple[int, int]:
         result = shift = 0
@@ -57,8 +63,11 @@ class _Scan:
 
     def message(self, descriptor: Any, position: int, end: int, depth: int, path: str) -> None:
         if depth > MAX_DEPTH:
-            raise UserError(f"the ONNX file nests messages more than {MAX_DEPTH} deep", where=f"{self.where}, byte {position}",
-                            expected="subgraphs nested a few levels deep")
+            raise UserError(
+                f"the ONNX file nests messages more than {MAX_DEPTH} deep",
+                where=f"{self.where}, byte {position}",
+                expected="subgraphs nested a few levels deep",
+            )
         table = self._tables.get(descriptor.full_name)
         if table is None:
             table = self._tables[descriptor.full_name] = {f.number: f for f in descriptor.fields}
@@ -66,8 +75,11 @@ class _Scan:
         while position < end:
             self.fields += 1
             if self.fields > MAX_FIELDS:
-                raise UserError(f"the ONNX file has more than {MAX_FIELDS} fields", where=self.where,
-                                expected="a model with fewer than 400000 nodes")
+                raise UserError(
+                    f"the ONNX file has more than {MAX_FIELDS} fields",
+                    where=self.where,
+                    expected="a model with fewer than 400000 nodes",
+                )
             start = position
             tag, position = self.varint(position, end, path)
             number, wire = tag >> 3, tag & 7

@@ -28,15 +28,16 @@ InputSpecs = Mapping[str, Union["InputSpec", tuple[int, ...]]]
 def normalize(inputs: InputSpecs | None) -> dict[str, InputSpec]:
     """Every entry as an InputSpec.
 
-    Raises:
-        UserError: a dimension is negative or no integer.
+    Raises UserError: a dimension is negative or no integer.
     """
     result = {}
     for name, spec in (inputs or {}).items():
         if not isinstance(spec, InputSpec):
             spec = InputSpec(tuple(spec))
         if not all(isinstance(d, int) and d >= 0 for d in spec.shape):
-            raise UserError(f"input {name!r} is given the shape {spec}", expected="dimensions of 0 or more, as in 1x3x224x224")
+            raise UserError(
+                f"input {name!r} is given the shape {spec}", expected="dimensions of 0 or more, as in 1x3x224x224"
+            )
         result[name] = spec
     return result
 
@@ -45,9 +46,12 @@ def unknown_name(name: str, known: Iterable[str], where: str, what: str = "input
     """The error for a name that the model does not have, with the nearest one that it has."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
-    return UserError(f"the model has no {what} {name!r}", where=where,
-                     expected="one of " + ", ".join(map(repr, known)) if known else f"no {what}: it has none that is open",
-                     hint=f"did you mean {near[0]!r}?" if near else "")
+    return UserError(
+        f"the model has no {what} {name!r}",
+        where=where,
+        expected="one of " + ", ".join(map(repr, known)) if known else f"no {what}: it has none that is open",
+        hint=f"did you mean {near[0]!r}?" if near else "",
+    )
 
 
 def option(name: str, dims: Iterable[int | str | None]) -> str:
@@ -55,6 +59,8 @@ def option(name: str, dims: Iterable[int | str | None]) -> str:
 
     `option("x", ["N", 3, "height", None])` is `--input x=1x3x<height>x<d3>`.
     """
-    parts = [str(d) if isinstance(d, int) and d >= 0 else "1" if i == 0 else f"<{d}>" if isinstance(d, str) else f"<d{i}>"
-             for i, d in enumerate(dims)]
+    parts = [
+        str(d) if isinstance(d, int) and d >= 0 else "1" if i == 0 else f"<{d}>" if isinstance(d, str) else f"<d{i}>"
+        for i, d in enumerate(dims)
+    ]
     return f"--input {name}=" + "x".join(parts)
