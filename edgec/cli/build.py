@@ -20,7 +20,7 @@ from edgec.cli.arguments import (
     parse_shapes,
     parse_values,
 )
-from edgec.cli.console import Steps, print_json
+from edgec.cli.console import Steps, print_json, summarize
 from edgec.cli.guard import guarded
 from edgec.report.units import count, seconds, size
 
@@ -89,9 +89,6 @@ def _print_summary(folder: Path, report: dict[str, Any], elapsed: float) -> None
     refusals = [r for k in report["kernels"] if k["backend"] != target["backends"][0] for r in k["reason"]]
     if refusals:
         print(f"not on {target['backends'][0]}:", file=sys.stderr)
-        for r in refusals[:_SHOWN]:
-            place = f" ({r['source']})" if r["source"] and r["source"] != r["node"] else ""
-            print(f"  - {r['node']}{place}: {r['text']} [{r['rule']}]", file=sys.stderr)
-        if len(refusals) > _SHOWN:
-            print(f"  and {len(refusals) - _SHOWN} more, see report.html", file=sys.stderr)
+        for line in summarize(refusals, _SHOWN):
+            print(f"  - {line}", file=sys.stderr)
     print(f"bundle       {folder} ({seconds(elapsed)})")

@@ -11,6 +11,8 @@ from typing import Any
 
 from edgec.report.units import seconds
 
+_NAMED = 3  # nodes that a line of a summary names
+
 
 class Steps:
     """Draws a build's progress on stderr, and keeps the time of each stage in `times` (seconds by stage name).
@@ -89,6 +91,20 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for row in rows:
         table.add_row(*(_literal(str(cell)) for cell in row))
     Console(width=None if terminal else 10_000, highlight=False).print(table)
+
+
+def summarize(refusals: Sequence[Mapping[str, str]], most: int) -> list[str]:
+    """One line per reason, at most `most` of them, each with the first nodes that it holds for."""
+    nodes: dict[tuple[str, str], list[str]] = {}
+    for r in refusals:
+        place = f" ({r['source']})" if r["source"] and r["source"] != r["node"] else ""
+        nodes.setdefault((r["text"], r["rule"]), []).append(f"{r['node']}{place}")
+    lines = []
+    for (text, rule), names in nodes.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        lines.append(f"{', '.join(names[:_NAMED])}{more}: {text} [{rule}]")
+    rest = len(lines) - most
+    return lines if rest <= 0 else [*lines[:most], f"and {rest} more reasons; --json lists all"]
 
 
 def _literal(text: str) -> Any:

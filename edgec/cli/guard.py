@@ -34,6 +34,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         signal.signal(signal.SIGTERM, _terminate)
         try:
             command(*args, **kwargs)
+            sys.stdout.flush()
         except EdgecError as error:
             _fail(error, traceback)
         except KeyboardInterrupt as error:

@@ -19,7 +19,7 @@ from edgec.cli.arguments import (
     parse_shapes,
     parse_values,
 )
-from edgec.cli.console import Steps, print_json, print_table
+from edgec.cli.console import Steps, print_json, print_table, summarize
 from edgec.cli.guard import guarded
 from edgec.report.units import count, size
 
@@ -109,11 +109,8 @@ def _print_model(facts: dict[str, Any]) -> None:
         refused = verdict["refused"]
         print(f"{', '.join(verdict['targets'])}: {verdict['backend']} takes {verdict['kernels'] - len(refused)} of "
               f"{verdict['kernels']} kernels")
-        for r in refused[:_SHOWN]:
-            place = f" ({r['source']})" if r["source"] and r["source"] != r["node"] else ""
-            print(f"  - {r['node']}{place}: {r['text']} [{r['rule']}]")
-        if len(refused) > _SHOWN:
-            print(f"  and {len(refused) - _SHOWN} more; --json lists all")
+        for line in summarize(refused, _SHOWN):
+            print(f"  - {line}")
 
 
 def _inspect_bundle(folder: Path, as_json: bool) -> None:
