@@ -130,6 +130,27 @@ def replace_node(graph: Graph, old: Node, new: Sequence[Node]) -> None:
     remove_unused(graph, _disconnect(old))
 
 
+def splice(graph: Graph, node: Node, body: Graph, inputs: Sequence[Value]) -> None:
+    """Put the nodes of `body` in the place of `node`: its inputs become `inputs`, its outputs those of `node`.
+
+    Names of values and nodes are made unique; the outputs of `node` keep name, type and Quant. `body` is used up.
+    """
+    prefix = node.name
+    for value in list(body.values()):
+        value.name = graph.unique_name(f"{prefix}/{value.name}")
+    replaced = list(zip(body.inputs, inputs, strict=True)) + list(zip(body.outputs, node.outputs, strict=True))
+    twin = {id(inner): outer for inner, outer in replaced}
+    new = []
+    for inner in body.nodes:
+        read = [None if v is None else twin.get(id(v), v) for v in inner.inputs]
+        made = [twin.get(id(v), v) for v in inner.outputs]
+        new.append(Node(inner.op, read, made, inner.attributes, name=graph.unique_name(f"{prefix}/{inner.name}"),
+                        source=node.source, domain=inner.domain, captures=inner.captures))
+    for value in body.values():
+        value.uses, value.producer = [], None
+    replace_node(graph, node, new)
+
+
 def fold(graph: Graph, node: Node, arrays: Sequence[np.ndarray]) -> None:
     """Let every output of `node` become the constant of `arrays` in its place; `node` is removed.
 

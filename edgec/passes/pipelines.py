@@ -10,6 +10,11 @@ from edgec.errors import InternalError
 from edgec.ir.graph import Graph
 from edgec.ir.verify import verify
 from edgec.passes import (
+    convert_arithmetic,
+    convert_functions,
+    convert_gather,
+    convert_gemm,
+    convert_pool,
     eliminate_common,
     eliminate_dead,
     eliminate_identity,
@@ -44,8 +49,9 @@ PIPELINE: tuple[Stage, ...] = (
     Stage("clean", (eliminate_dead, fold_constants, eliminate_identity, eliminate_common), _ROUNDS),
     Stage("recognise", (recognise_layernorm, recognise_gelu, recognise_silu, recognise_hardswish,
                         recognise_softplus_mish)),
+    Stage("convert", (convert_functions, fold_constants, convert_gather, convert_gemm, convert_arithmetic)),
     Stage("fold", (fold_constants, eliminate_transposes, eliminate_reshapes, fold_batch_norm, fold_affine, fold_pad,
-                   eliminate_identity, eliminate_common, eliminate_dead), _ROUNDS),
+                   convert_pool, eliminate_identity, eliminate_common, eliminate_dead), _ROUNDS),
 )
 
 
