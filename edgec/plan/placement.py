@@ -44,7 +44,7 @@ def place(graph: Graph, target: Target, backends: Sequence[Judge], *, require_na
         choice.append(name)
         turned_down.append(refusals)
     _insist(target, backends, choice, turned_down, require_native)
-    return [_extract(graph, [kernels[i] for i in stage], choice[stage[0]], target,
+    return [extract(graph, [kernels[i] for i in stage], choice[stage[0]], target,
                      [r for i in stage for r in turned_down[i]]) for stage in _stages(kernels, choice)]
 
 
@@ -92,7 +92,7 @@ def _stages(kernels: Sequence[Kernel], choice: Sequence[str]) -> list[list[int]]
     return stages
 
 
-def _extract(graph: Graph, kernels: list[Kernel], backend: str, target: Target, refusals: list[Refusal]) -> Plan:
+def extract(graph: Graph, kernels: list[Kernel], backend: str, target: Target, refusals: list[Refusal]) -> Plan:
     """A plan over a graph of its own that holds just these kernels' nodes."""
     twin: dict[int, Value] = {}
 

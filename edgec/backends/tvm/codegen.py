@@ -7,7 +7,6 @@ parameters, which the entry function takes from the arena.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,18 +20,13 @@ import tvm_ffi
 from tvm import s_tir, tirx
 
 from edgec.backends.tvm.elf import undefined_symbols
+from edgec.backends.tvm.symbols import is_ordinary
 from edgec.errors import InternalError
 from edgec.kernels.program import TensorProgram
 from edgec.progress import Progress, silent
 from edgec.target import Target
 
 STACK_BYTES = 4096  # a temporary up to this size stays on the stack; device threads may have 16 KiB in all
-_LIBM = ("acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp10 exp2 expm1 fabs floor "
-         "fma fmax fmin fmod frexp hypot ldexp lgamma log log10 log1p log2 lrint lround llrint llround modf nearbyint "
-         "pow remainder rint round roundeven sin sinh sqrt tan tanh tgamma trunc")
-_LIBC = frozenset(("memcpy", "memmove", "memset"))
-_LIBM_NAMES = frozenset(n + suffix for n in _LIBM.split() for suffix in ("", "f"))
-_COMPILER_RUNTIME = re.compile(r"__aeabi_\w+|__(u?div|u?mod|u?divmod|mul|ashl|ashr|lshr)[sdt]i[34]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +115,6 @@ def emit(lowered: Sequence[Lowered], labels: Sequence[str], exclusive: Sequence[
         raise InternalError("a kernel needs a symbol that the device may lack: " + ", ".join(foreign), where=where,
                             expected="only libm functions and memcpy, memmove, memset")
     return Code(data, tuple(symbols), len(functions), tuple(undefined))
-
-
-def is_ordinary(symbol: str) -> bool:
-    """True for a function of libm, for memcpy and its like, and for what compilers provide on every target."""
-    return symbol in _LIBM_NAMES or symbol in _LIBC or _COMPILER_RUNTIME.fullmatch(symbol) is not None
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ _RELOCATABLE = 1
 _PROGBITS, _SYMTAB, _STRTAB = 1, 2, 3
 _ALLOC = 2
 _GLOBAL_OBJECT = 1 << 4 | 1
-_MACHINES = {"x86_64": (2, 62, 0), "aarch64": (2, 183, 0), "thumb": (1, 40, 0x05000000)}  # class, machine, flags (EABI 5)
+_MACHINES = {"x86_64": (2, 62, 0), "aarch64": (2, 183, 0), "thumb": (1, 40, 5 << 24)}  # class, machine, flags: EABI 5
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ def data_object(symbol: str, data: bytes, arch: str, alignment: int = 64) -> byt
     for name, kind, attributes, body, link, info, align, entry_size in bodies:
         padding = -offset % align
         offset += padding
-        headers.append(struct.pack(form.section, section_names.index(b"\0" + name + b"\0") + 1, kind, attributes, 0, offset,
-                                   len(body), link, info, align, entry_size))
+        place = section_names.index(b"\0" + name + b"\0") + 1
+        headers.append(struct.pack(form.section, place, kind, attributes, 0, offset, len(body), link, info, align,
+                                   entry_size))
         parts += [bytes(padding), body]
         offset += len(body)
     padding = -offset % 8

@@ -1,0 +1,180 @@
+"""The backend `tvm`: a stage becomes a C library, compiled ahead of time, with nothing of TVM in it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from edgec.backends.base import Artifact, Availability, CompileOptions, Port, Runner
+from edgec.backends.tvm import entry, link
+from edgec.backends.tvm.elf import data_object
+from edgec.errors import InternalError, Refusal
+from edgec.ir.graph import Value
+from edgec.kernels.program import TensorProgram
+from edgec.plan.placement import extract
+from edgec.plan.plan import Kernel, Plan
+from edgec.target import Target
+
+_RUNTIME = Path(__file__).parents[2] / "runtime" / "c"
+
+
+class TvmBackend:
+    """See edgec.backends.base.Backend."""
+
+    name = "tvm"
+
+    def probe(self) -> Availability:
+        """What is installed here; imports nothing."""
+        missing = [f"{package} is not installed: pip install {package}"
+                   for package, module in (("apache-tvm", "tvm"), ("ziglang", "ziglang")) if find_spec(module) is None]
+        version = "" if find_spec("tvm") is None else metadata.version("apache-tvm")
+        return Availability(not missing, version, tuple(missing))
+
+    def supports(self, kernel: Kernel, target: Target) -> Refusal | None:
+        """Why this engine cannot compute `kernel`.
+
+        Rules: `tvm.arch` no code for this architecture; `tvm.quant` the value lies on an integer grid;
+        `tvm.dynamic` a shape depends on data; `tvm.dtype` an element type without C counterpart;
+        `tvm.empty` a tensor without elements; and those of the op's own lowering.
+        """
+        from edgec.backends.tvm import lower
+
+        first = kernel.nodes[0]
+        if target.cpu.arch not in ("x86_64", "aarch64", "thumb"):
+            text = f"there is no code for {target.cpu.arch}"
+            return Refusal(first.name, "tvm.arch", text, first.source)
+        for node in kernel.nodes:
+            for value in (*node.input_values, *node.outputs):
+                reason = _refuse_value(value)
+                if reason is not None:
+                    return Refusal(node.name, reason[0], reason[1], node.source)
+            reason = None if kernel.algorithm == "alias" else lower.refuse(node)
+            if reason is not None:
+                return Refusal(node.name, reason[0], reason[1], node.source)
+        return None
+
+    def compile(self, plan: Plan, target: Target, options: CompileOptions) -> Artifact:
+        """Write libNAME.a, libNAME.so (not for microcontrollers), NAME.h, edgec_engine.h, NAME.bin and example/.
+
+        Raises UserError for a name that C cannot have or a toolchain that is not there, InternalError for a kernel
+        that cannot be compiled.
+        """
+        entry.check_name(options.name)
+        plan = _with_layouts(plan, target)
+        programs = {i: _program(k, target) for i, k in enumerate(plan.kernels) if k.algorithm != "alias"}
+        return compile_programs(plan, programs, target, options)
+
+    def load(self, artifact: Artifact, target: Target) -> Runner:
+        """Natively where this machine has the target's instruction sets, else under qemu's user mode.
+
+        Raises UserError if neither is possible here, InternalError if the files are not those of the artifact.
+        """
+        from edgec.backends.tvm.runner import open_engine
+
+        return open_engine(artifact, target)
+
+
+def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Target,
+                     options: CompileOptions) -> Artifact:
+    """The engine of a plan whose programs are there: by index of the kernel, none for an alias.
+
+    Raises InternalError for a program that cannot be compiled.
+    """
+    from edgec.backends.tvm import codegen
+    from edgec.backends.tvm.memory import calls, place_everything
+
+    labels = [plan.kernels[i].where for i in programs]
+    lowered = codegen.lower(list(programs.values()), labels, target, options.progress)
+    layout = place_everything(plan, programs, {i: low.workspaces for i, low in zip(programs, lowered, strict=True)})
+    options.progress("compile", None, f"{len({id(low) for low in lowered})} functions with LLVM")
+    code = codegen.emit(lowered, labels, [layout.exclusive[i] for i in programs], target, f"{options.name}_kernel")
+    steps = calls(layout, plan, programs, dict(zip(programs, code.symbols, strict=True)))
+    ports = [tuple(Port(v.name, v.type) for v in values) for values in (plan.graph.inputs, plan.graph.outputs)]
+    described = entry.Entry(options.name, target.name, metadata.version("edgec"), ports[0], ports[1],
+                            layout.arena.nbytes, len(layout.constants), tuple(steps))
+    options.progress("link", None, f"{len(layout.constants) + len(code.data)} bytes")
+    files = _write(described, code.data, layout.constants, target, options)
+    meta: dict[str, Any] = {
+        "name": options.name, "abi": entry.ABI, "triple": target.triple, "arena_bytes": layout.arena.nbytes,
+        "arena_lower_bound": layout.arena.lower_bound, "constant_bytes": len(layout.constants),
+        "kernels": len(plan.kernels), "functions": code.functions, "undefined": list(code.undefined), "threads": 1,
+        "algorithms": dict(sorted(Counter(p.algorithm for p in programs.values()).items())),
+    }
+    return Artifact("tvm", options.folder, ports[0], ports[1], files, meta)
+
+
+def _refuse_value(value: Value) -> tuple[str, str] | None:
+    kind = value.type
+    if not kind.is_static:
+        return "tvm.dynamic", f"the shape of {value.name} {kind} depends on data"
+    if kind.dtype not in entry.DTYPES:
+        return "tvm.dtype", f"{value.name} has elements of type {kind.dtype.name.lower()}"
+    if kind.size == 0:
+        return "tvm.empty", f"{value.name} {kind} has no elements"
+    if value.quant is not None:
+        return "tvm.quant", f"{value.name} is quantized, and this engine computes in floating point"
+    return None
+
+
+def _with_layouts(plan: Plan, target: Target) -> Plan:
+    """A copy of the plan with the layouts that the kernels want, and the conversions between them."""
+    from edgec.kernels import registry
+    from edgec.plan.layout import assign
+
+    own = extract(plan.graph, plan.kernels, plan.backend, target, plan.refusals)
+    known = {v.name: v for v in own.graph.inputs}
+    own.graph.inputs = [known.get(v.name, v) for v in plan.graph.inputs]
+    own.kernels = assign(own.graph, own.kernels, lambda kernel: registry.demand(kernel, target))
+    return own
+
+
+def _program(kernel: Kernel, target: Target) -> Any:
+    """The tuned program of a kernel, or what the generic composition makes of it."""
+    from edgec.backends.tvm import compose, lower
+    from edgec.kernels import registry
+
+    program = registry.program(kernel, target, lower.lower)
+    return compose.build(kernel, target, lower.lower) if program is None else program
+
+
+def _write(described: entry.Entry, code: bytes, constants: bytes, target: Target,
+           options: CompileOptions) -> dict[str, str]:
+    """Every file of the engine; path below the folder -> what it is."""
+    name, folder = described.name, options.folder
+    tools = link.find_toolchain(target, options.toolchain)
+    header = (_RUNTIME / "edgec_engine.h").read_text(encoding="utf-8")
+    texts = {f"{name}.h": entry.header(described), "edgec_engine.h": header}
+    for path in ("main.c", "CMakeLists.txt"):
+        template = (_RUNTIME / f"example_{path}").read_text(encoding="utf-8")
+        texts[f"example/{path}"] = template.replace("@NAME@", name).replace("@MACRO@", name.upper())
+    (folder / "example").mkdir()
+    for path, text in texts.items():
+        (folder / path).write_text(text, encoding="utf-8", newline="\n")
+    (folder / f"{name}.bin").write_bytes(constants)
+    with tempfile.TemporaryDirectory(prefix="edgec-") as temporary:
+        work = Path(temporary)
+        (work / f"{name}_entry.c").write_text(entry.source(described), encoding="utf-8")
+        (work / f"{name}_code.o").write_bytes(code)
+        data = work / f"{name}_constants.o"
+        data.write_bytes(data_object(f"{name}_constants", constants, target.cpu.arch))
+        link.compile_c(tools, work / f"{name}_entry.c", work / f"{name}_entry.o", folder)
+        objects = [work / f"{name}_entry.o", work / f"{name}_code.o"]
+        link.archive(tools, folder, name, objects, data)
+        if target.cpu.arch != "thumb":
+            link.shared(tools, folder, name, [*objects, data], [f"{name}_run", f"{name}_engine"])
+    files = {f"lib{name}.a": "the engine, to be linked into a program", f"{name}.h": "its C interface",
+             "edgec_engine.h": "what all engines share", f"{name}.bin": "the constants by themselves",
+             "example/main.c": "a C program that runs the engine", "example/CMakeLists.txt": "how to build it"}
+    if target.cpu.arch != "thumb":
+        files[f"lib{name}.so"] = "the engine, to be loaded at run time"
+    for path in files:
+        if not (folder / path).is_file():
+            raise InternalError("the linker wrote no file and reported no error", where=path)
+    return files
+
+
+BACKEND = TvmBackend()

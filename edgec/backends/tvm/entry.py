@@ -1,0 +1,209 @@
+"""The C side of an engine: a header for its users, and the function that calls the kernels in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from edgec.backends.base import Port
+from edgec.errors import UserError
+from edgec.ir.types import DType
+
+ABI = 1  # EDGEC_ENGINE_ABI of runtime/c/edgec_engine.h
+_DTYPES = {
+    DType.FLOAT32: "float", DType.UINT8: "uint8_t", DType.INT8: "int8_t", DType.UINT16: "uint16_t",
+    DType.INT16: "int16_t", DType.INT32: "int32_t", DType.INT64: "int64_t", DType.BOOL: "uint8_t",
+    DType.FLOAT16: "uint16_t", DType.FLOAT64: "double", DType.UINT32: "uint32_t", DType.UINT64: "uint64_t",
+    DType.BFLOAT16: "uint16_t",
+}
+DTYPES = frozenset(_DTYPES)  # what an input or output of an engine may be
+_TAKEN = frozenset(("edgec", "c", "m", "stddef", "stdint", "string", "math"))  # their headers or libraries exist
+
+
+class Region(Enum):
+    """Where memory of an engine can lie."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    ARENA = "arena"
+    CONSTANT = "constant"
+
+
+@dataclass(frozen=True)
+class Place:
+    """index: number of the input or output; offset in bytes for the arena and the constants."""
+
+    region: Region
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel. writes: for each argument, whether the function writes through it; label: for a comment."""
+
+    symbol: str
+    arguments: tuple[Place, ...]
+    writes: tuple[bool, ...]
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """`nbytes` bytes from one place to another, for a value that must stand in two of them."""
+
+    source: Place
+    destination: Place
+    nbytes: int
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an engine's C files are made of."""
+
+    name: str
+    target: str
+    version: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    arena_nbytes: int
+    constant_nbytes: int
+    steps: tuple[Call | Copy, ...]
+
+
+def check_name(name: str) -> None:
+    """Raises UserError unless `name` can begin the names of C symbols, macros and files."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or name.lower() in _TAKEN:
+        raise UserError(f"an engine cannot be called {name!r}", hint="choose another name",
+                        expected="a letter, then letters, digits and _, at most 64 in all; no name of a C header")
+
+
+def header(entry: Entry) -> str:
+    """The text of NAME.h."""
+    name, macro = entry.name, entry.name.upper()
+    lines = [f"/* {name} for {_comment(entry.target)}, written by edgec {_comment(entry.version)}.", " *"]
+    for kind, ports in (("input", entry.inputs), ("output", entry.outputs)):
+        lines += [f" * {kind} {i}: {_comment(port.name)}, {port.type}" for i, port in enumerate(ports)]
+    lines += [" */", f"#ifndef {macro}_H", f"#define {macro}_H", "", '#include "edgec_engine.h"', "",
+              "#ifdef __cplusplus", 'extern "C" {', "#endif", "",
+              "/* Bytes of the arena, which must start at a multiple of EDGEC_ARENA_ALIGNMENT. */",
+              f"#define {macro}_ARENA_BYTES {entry.arena_nbytes}u", "",
+              f"#define {macro}_INPUT_COUNT {len(entry.inputs)}u",
+              f"#define {macro}_OUTPUT_COUNT {len(entry.outputs)}u", ""]
+    for kind, ports in (("INPUT", entry.inputs), ("OUTPUT", entry.outputs)):
+        for i, port in enumerate(ports):
+            lines += [f"/* {_DTYPES[port.type.dtype]} {_comment(port.name)}[{_shape(port)}] */",
+                      f"#define {macro}_{kind}_{i}_ELEMENTS {port.type.size}u",
+                      f"#define {macro}_{kind}_{i}_BYTES {port.type.nbytes}u"]
+    lines += ["", "/* Computes all outputs from all inputs; see edgec_engine.run. Returns an edgec_status. */",
+              f"int {name}_run(const void *const inputs[], void *const outputs[], void *arena);", "",
+              "/* The same with a description of every input and output. */",
+              f"extern const edgec_engine {name}_engine;", "",
+              "/* The weights, at a multiple of 64 bytes. A program that defines this symbol itself, for example in",
+              f" * external flash, with the bytes of {name}.bin, takes the place of the copy in lib{name}.a. */",
+              f"#define {macro}_CONSTANT_BYTES {max(1, entry.constant_nbytes)}u",
+              f"extern const unsigned char {name}_constants[{macro}_CONSTANT_BYTES];", "",
+              "#ifdef __cplusplus", "}", "#endif", "", "#endif", ""]
+    return "\n".join(lines)
+
+
+def source(entry: Entry) -> str:
+    """The text of NAME.c: strict C11 without a C library."""
+    name, macro = entry.name, entry.name.upper()
+    inputs, outputs = (f"{name}_{kind}s" if ports else "NULL" for kind, ports in
+                       (("input", entry.inputs), ("output", entry.outputs)))
+    lines = [f"/* {name} for {_comment(entry.target)}, written by edgec {_comment(entry.version)}. */",
+             f'#include "{name}.h"', "",
+             f'_Static_assert(EDGEC_ENGINE_ABI == {ABI}, "edgec_engine.h is of another version");',
+             '_Static_assert(sizeof(float) == 4 && sizeof(double) == 8, "tensors hold IEEE 754 numbers");', ""]
+    for kind, ports in (("input", entry.inputs), ("output", entry.outputs)):
+        lines += _table(name, kind, ports)
+    lines += _declarations(entry.steps)
+    if any(isinstance(step, Copy) for step in entry.steps):
+        lines += ["static void copy(const void *from, void *to, size_t bytes) {",
+                  "  const unsigned char *source = from;", "  unsigned char *destination = to;",
+                  "  for (size_t i = 0; i < bytes; ++i) destination[i] = source[i];", "}", ""]
+    lines += [f"int {name}_run(const void *const inputs[], void *const outputs[], void *arena) {{",
+              "  unsigned char *const memory = arena;",
+              f"  const unsigned char *const constants = {name}_constants;",
+              "  (void)inputs, (void)outputs, (void)memory, (void)constants;", *_checks(entry),
+              *(_step(step) for step in entry.steps), "  return EDGEC_OK;", "}", "",
+              f"const edgec_engine {name}_engine = {{",
+              f"    EDGEC_ENGINE_ABI, {macro}_INPUT_COUNT, {macro}_OUTPUT_COUNT,",
+              f"    {_string(name)}, {_string(entry.target)}, {inputs}, {outputs}, {macro}_ARENA_BYTES, {name}_run,",
+              "};", ""]
+    return "\n".join(lines)
+
+
+def _table(name: str, kind: str, ports: Sequence[Port]) -> list[str]:
+    """The constant array NAME_inputs or NAME_outputs with the shapes that it points to; nothing if it is empty."""
+    if not ports:
+        return []
+    lines = [f"static const int64_t {name}_{kind}_{i}_shape[] = {{{_shape(port)}}};"
+             for i, port in enumerate(ports) if port.type.rank]
+    lines.append(f"static const edgec_tensor {name}_{kind}s[] = {{")
+    for i, port in enumerate(ports):
+        shape = f"{name}_{kind}_{i}_shape" if port.type.rank else "NULL"
+        lines.append(f"    {{{_string(port.name)}, {shape}, {port.type.rank}, EDGEC_{port.type.dtype.name}, "
+                     f"{port.type.nbytes}u, {port.type.dtype.itemsize}u}},")
+    return [*lines, "};", ""]
+
+
+def _declarations(steps: Sequence[Call | Copy]) -> list[str]:
+    """Each kernel function once."""
+    known: dict[str, str] = {}
+    for step in steps:
+        if isinstance(step, Call):
+            parameters = ", ".join("void *" if write else "const void *" for write in step.writes) or "void"
+            known.setdefault(step.symbol, f"void {step.symbol}({parameters});")
+    return [*known.values(), ""] if known else []
+
+
+def _checks(entry: Entry) -> list[str]:
+    """Null and misaligned pointers become an edgec_status."""
+    lines = []
+    for kind, ports in (("input", entry.inputs), ("output", entry.outputs)):
+        if ports:
+            table = f"{entry.name}_{kind}s[i]"
+            lines += [f"  if ({kind}s == NULL) return EDGEC_NULL_POINTER;",
+                      f"  for (size_t i = 0; i < {entry.name.upper()}_{kind.upper()}_COUNT; ++i) {{",
+                      f"    if ({kind}s[i] == NULL && {table}.bytes != 0) return EDGEC_NULL_POINTER;",
+                      f"    if ((uintptr_t){kind}s[i] % {table}.alignment != 0) return EDGEC_MISALIGNED;",
+                      "  }"]
+    if entry.arena_nbytes:
+        lines += ["  if (arena == NULL) return EDGEC_NULL_POINTER;",
+                  "  if ((uintptr_t)arena % EDGEC_ARENA_ALIGNMENT != 0) return EDGEC_MISALIGNED;"]
+    return lines
+
+
+def _step(step: Call | Copy) -> str:
+    label = f"  /* {_comment(step.label)} */\n" if step.label else ""
+    if isinstance(step, Call):
+        return f"{label}  {step.symbol}({', '.join(_pointer(place) for place in step.arguments)});"
+    return f"{label}  copy({_pointer(step.source)}, {_pointer(step.destination)}, {step.nbytes}u);"
+
+
+def _pointer(place: Place) -> str:
+    if place.region is Region.INPUT:
+        return f"inputs[{place.index}]"
+    if place.region is Region.OUTPUT:
+        return f"outputs[{place.index}]"
+    return f"{'memory' if place.region is Region.ARENA else 'constants'} + {place.index}u"
+
+
+def _shape(port: Port) -> str:
+    return ", ".join(str(extent) for extent in port.type.dims)
+
+
+def _string(text: str) -> str:
+    """A C string literal: printable ASCII as it is, every other byte of UTF-8 as an octal escape."""
+    plain = {byte: chr(byte) for byte in range(32, 127) if chr(byte) not in '"\\?'}
+    return '"' + "".join(plain.get(byte, f"\\{byte:03o}") for byte in text.encode()) + '"'
+
+
+def _comment(text: str) -> str:
+    """Text that cannot end a comment, begin one, or continue a line."""
+    safe = "".join(c if c.isprintable() and c != "\\" else "." for c in text)
+    return safe.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")

@@ -1,0 +1,175 @@
+"""From object code and C source to `libNAME.a` and `libNAME.so`: the bundled tools of Zig, or a cross GCC.
+
+Zig's ready-made C library takes 20 to 50 seconds to build at first use, and an engine needs almost none of it. So the
+entry function is compiled freestanding, and a shared object is linked against empty stand-ins that carry only the
+names of libm and libc and the functions that the engine calls.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from edgec.backends.tvm.elf import undefined_symbols
+from edgec.backends.tvm.symbols import LIBC, LIBM
+from edgec.errors import InternalError, UserError
+from edgec.target import Target
+
+C_FLAGS = ("-std=c11", "-O2", "-fPIC", "-ffreestanding", "-fno-stack-protector", "-fno-asynchronous-unwind-tables",
+           "-fno-unwind-tables", "-g0")
+_ZIG = (sys.executable, "-m", "ziglang")
+_RUNTIME = Path(__file__).parents[2] / "runtime" / "c"
+_TOOL_SECONDS = 600  # no engine's link takes minutes; a tool that hangs must not hang the build
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Commands, each a prefix of argv. flags: what the compiler needs for the target."""
+
+    name: str
+    compiler: tuple[str, ...]
+    linker: tuple[str, ...]
+    archiver: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+
+
+def find_toolchain(target: Target, prefix: str = "") -> Toolchain:
+    """Zig's tools, or `PREFIXgcc`, `PREFIXld`, `PREFIXar`. Raises UserError if a program is missing."""
+    if not prefix:
+        architecture = {"x86_64": "x86_64-linux-none", "aarch64": "aarch64-linux-none"}.get(target.cpu.arch)
+        flags = ["-target", architecture or ("thumb-freestanding-" + target.triple.rpartition("-")[2])]
+        if architecture is None:
+            flags.append("-mcpu=" + target.cpu.core.replace("-", "_"))
+        return Toolchain("zig", (*_ZIG, "cc"), (*_ZIG, "ld.lld"), (*_ZIG, "ar"), (*flags, "-fno-sanitize=all"))
+    for tool in ("gcc", "ld", "ar"):
+        if shutil.which(prefix + tool) is None:
+            raise UserError(f"there is no program {prefix + tool}", expected="a cross GCC with this prefix",
+                            hint="install it, correct --toolchain, or leave it out to use the bundled tools")
+    flags = [] if target.cpu.arch != "thumb" else ["-mthumb", f"-mcpu={target.cpu.core}"]
+    return Toolchain(prefix, (prefix + "gcc",), (prefix + "ld",), (prefix + "ar",), tuple(flags))
+
+
+@lru_cache(maxsize=1)
+def cache_folder() -> Path:
+    """A folder of this user's for things that can be made again: $XDG_CACHE_HOME/edgec, ~/.cache/edgec, or, where
+    neither can be written, a fresh temporary one.
+    """
+    wishes = [Path(base) for base in (os.environ.get("XDG_CACHE_HOME", ""),) if base]
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        wishes.append(Path.home() / ".cache")
+    for wish in wishes:
+        folder = wish / "edgec"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    folder = Path(tempfile.mkdtemp(prefix="edgec-cache-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def run_tool(command: Sequence[str], what: str, *, cwd: Path | None = None) -> None:
+    """Run a compiler or linker. Raises InternalError with the last lines that it wrote, if it fails."""
+    zig_cache = str(cache_folder() / "zig")
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": zig_cache, "ZIG_LOCAL_CACHE_DIR": zig_cache, "LC_ALL": "C",
+                   "SOURCE_DATE_EPOCH": "0", "ZERO_AR_DATE": "1"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, cwd=cwd,
+                              stdin=subprocess.DEVNULL, timeout=_TOOL_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise InternalError(f"{what} did not end within {_TOOL_SECONDS} s", where=" ".join(command)) from None
+    except OSError as error:
+        raise UserError(f"{what} could not start: {error}", where=command[0]) from error
+    if done.returncode:
+        last = [line.strip() for line in done.stderr.splitlines() if line.strip()][-4:]
+        if any("No space left" in line for line in last):
+            raise UserError(f"{what} failed: the disk is full", where=str(cwd or ""), hint="free space and try again")
+        if "No module named ziglang" in done.stderr:
+            raise UserError("the bundled compiler is missing", expected="the Python package ziglang",
+                            hint="pip install ziglang, or give --toolchain")
+        raise InternalError(f"{what} failed with exit code {done.returncode}: " + " | ".join(last),
+                            where=" ".join(command))
+
+
+def compile_c(tools: Toolchain, source: Path, output: Path, include: Path) -> None:
+    """One C file, without a C library, to a position-independent object whose bytes depend on its text only."""
+    run_tool([*tools.compiler, *tools.flags, *C_FLAGS, f"-ffile-prefix-map={source.parent}=.", "-I", str(include),
+              "-c", source.name, "-o", str(output)], f"compiling {source.name}", cwd=source.parent)
+
+
+def archive(tools: Toolchain, folder: Path, name: str, objects: Sequence[Path], data: Path) -> Path:
+    """`libNAME.a` with two members: the code (`objects` joined, without debug information) and `data`."""
+    code = objects[0].with_name(f"{name}.o")
+    run_tool([*tools.linker, "-r", "--strip-debug", *map(str, objects), "-o", str(code)], "joining the kernels")
+    library = folder / f"lib{name}.a"
+    library.unlink(missing_ok=True)
+    run_tool([*tools.archiver, "rcsD", str(library), code.name, data.name], "making the archive", cwd=code.parent)
+    return library
+
+
+def shared(tools: Toolchain, folder: Path, name: str, objects: Sequence[Path], exports: Sequence[str]) -> Path:
+    """`libNAME.so`, which exports only `exports` and names libm and libc among its needs only if it uses them."""
+    library = folder / f"lib{name}.so"
+    work = objects[0].parent
+    script = work / "exports.map"
+    script.write_text("{ global: " + " ".join(f"{e};" for e in exports) + " local: *; };\n")
+    command = [*tools.linker, "-shared", "-soname", library.name, "--build-id=none", "--hash-style=gnu", "-z", "now",
+               "-z", "relro", "-z", "noexecstack", "--strip-all", "--gc-sections", "--no-undefined",
+               "--version-script", str(script), "-o", str(library), *map(str, objects)]
+    needed = sorted({s for o in objects for s in undefined_symbols(o.read_bytes())})
+    for soname, known in (("libm.so.6", LIBM), ("libc.so.6", LIBC)):
+        names = [s for s in needed if s in known]
+        if names:
+            command.append(str(_stand_in(tools, work, soname, names)))
+    run_tool(command, "linking the shared object")
+    return library
+
+
+def _stand_in(tools: Toolchain, work: Path, soname: str, names: Sequence[str]) -> Path:
+    """A shared object that has the name and some symbols of a system library, and nothing in it."""
+    stem = soname.partition(".")[0]
+    source, code, library = work / f"{stem}_names.c", work / f"{stem}_names.o", work / soname
+    source.write_text("".join(f"void {n}(void) {{}}\n" for n in names))
+    run_tool([*tools.compiler, *tools.flags, *C_FLAGS, "-fno-builtin", "-w", "-c", source.name, "-o", str(code)],
+             f"compiling {source.name}", cwd=work)
+    run_tool([*tools.linker, "-shared", "-soname", soname, str(code), "-o", str(library)], f"making {soname}")
+    return library
+
+
+def runner_program(library: Path, name: str, arch: str) -> Path:
+    """A static Linux program that runs the engine in `library` over two pipes (runtime/c/edgec_runner.c).
+
+    It lies in the cache, under a name that depends on everything that goes into it. arch: x86_64 or aarch64.
+    """
+    parts = [_RUNTIME / f for f in ("edgec_engine.h", "edgec_runner.c", "edgec_libm.zig")]
+    digest = hashlib.sha256(f"{arch} {name} 1".encode())
+    for path in (*parts, library):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    program = cache_folder() / "runners" / digest.hexdigest()[:32]
+    if program.exists():
+        return program
+    program.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        work = Path(folder)
+        target = ("-target", f"{arch}-linux-none")
+        tools = Toolchain("zig", (*_ZIG, "cc"), (*_ZIG, "ld.lld"), (*_ZIG, "ar"), (*target, "-fno-sanitize=all"))
+        compile_c(tools, parts[1], work / "runner.o", _RUNTIME)
+        run_tool([*_ZIG, "build-obj", str(parts[2]), *target, "-OReleaseFast", "-fstrip", "-fcompiler-rt",
+                  "-ffunction-sections", "-fno-unwind-tables", f"-femit-bin={work / 'libm.o'}"], "compiling libm")
+        run_tool([*tools.linker, "-static", "--gc-sections", "-e", "_start", "-z", "noexecstack",
+                  f"--defsym=edgec_runner_engine={name}_engine", "-u", f"{name}_engine", str(work / "runner.o"),
+                  str(library), str(work / "libm.o"), "-o", str(work / "program")], "linking the runner")
+        (work / "program").replace(program)
+    return program

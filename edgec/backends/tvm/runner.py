@@ -1,0 +1,285 @@
+"""Run an engine here: its shared object in this process, or a program with it under qemu's user mode."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.backends.base import Artifact, Port, Runner
+from edgec.backends.feeds import check_feeds
+from edgec.backends.tvm.entry import ABI
+from edgec.backends.tvm.link import runner_program
+from edgec.errors import InternalError, UserError
+from edgec.host import find_cpu
+from edgec.target import Target
+
+_STATUS = {1: "a pointer is missing", 2: "a pointer is misaligned"}
+_REQUEST_SECONDS = 900  # one inference under emulation; the largest models take minutes there
+_ALIGNMENT = 64
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("shape", ctypes.POINTER(ctypes.c_int64)), ("rank", ctypes.c_uint32),
+                ("dtype", ctypes.c_uint32), ("bytes", ctypes.c_size_t), ("alignment", ctypes.c_size_t))
+
+
+class _Engine(ctypes.Structure):
+    """edgec_engine of runtime/c/edgec_engine.h."""
+
+    _fields_ = (("abi", ctypes.c_uint32), ("input_count", ctypes.c_uint32), ("output_count", ctypes.c_uint32),
+                ("name", ctypes.c_char_p), ("target", ctypes.c_char_p), ("inputs", ctypes.POINTER(_Tensor)),
+                ("outputs", ctypes.POINTER(_Tensor)), ("arena_bytes", ctypes.c_size_t), ("run", ctypes.c_void_p))
+
+
+def open_engine(artifact: Artifact, target: Target) -> Runner:
+    """The engine of `artifact`, natively if this machine is of the target's kind, else under `qemu-ARCH`.
+
+    Raises UserError if this machine can do neither, InternalError if the files are not those of the artifact.
+    """
+    name = str(artifact.meta.get("name", ""))
+    here = find_cpu().cpu
+    if here.arch != target.cpu.arch:
+        return EmulatedRunner(artifact.folder / f"lib{name}.a", name, target, artifact.inputs, artifact.outputs)
+    missing = sorted(set(target.cpu.features) - set(here.features))
+    if missing:
+        raise UserError(f"this machine lacks instruction sets that target {target.name} has: {', '.join(missing)}",
+                        expected=f"a {target.cpu.arch} machine with {', '.join(target.cpu.features)}",
+                        hint="run the engine on the device itself, or build for the target `host`")
+    return NativeRunner(artifact.folder / f"lib{name}.so", name, artifact.inputs, artifact.outputs)
+
+
+class NativeRunner:
+    """An engine in this process. One thread at a time: it has one arena."""
+
+    def __init__(self, library: Path, name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+        """Load `library`. Raises UserError if the system cannot, InternalError if it holds another engine."""
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        try:
+            self._library: ctypes.CDLL | None = ctypes.CDLL(str(library))
+            engine = _Engine.in_dll(self._library, f"{name}_engine")
+        except (OSError, ValueError) as error:
+            raise UserError(f"the engine cannot be loaded: {error}", where=str(library)) from error
+        _check_engine(engine, self._inputs, self._outputs, str(library))
+        self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(engine.run)
+        self._arena = aligned_bytes(engine.arena_bytes)
+        self._arena_address = self._arena.ctypes.data
+        self._in = (ctypes.c_void_p * max(1, len(self._inputs)))()
+        self._out = (ctypes.c_void_p * max(1, len(self._outputs)))()
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Mapping[str, np.ndarray],
+            out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Outputs by name. Contiguous inputs are read where they lie; `out` may give memory for outputs.
+
+        Raises UserError for a missing input, a wrong shape or dtype, or memory that cannot take an output.
+        """
+        arrays = check_feeds(self._inputs, feeds)
+        results = self._memory(out or {})
+        with self._lock:
+            keep = self._point(arrays, results)
+            self._call()
+            del keep
+        return results
+
+    def time(self, feeds: Mapping[str, np.ndarray], runs: int) -> list[float]:
+        """Seconds of `runs` executions, one by one, without the cost of this interface."""
+        arrays = check_feeds(self._inputs, feeds)
+        results = self._memory({})
+        seconds = []
+        with self._lock:
+            keep = self._point(arrays, results)
+            clock, run, call = time.perf_counter, self._run, (self._in, self._out, self._arena_address)
+            self._call()
+            for _ in range(runs):
+                start = clock()
+                run(*call)
+                seconds.append(clock() - start)
+            del keep
+        return seconds
+
+    def close(self) -> None:
+        """Unload the library."""
+        library, self._library = self._library, None
+        if library is not None and os.name == "posix":
+            import _ctypes
+
+            _ctypes.dlclose(library._handle)
+
+    def _memory(self, out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results = {}
+        for port in self._outputs:
+            array = out.get(port.name)
+            if array is None:
+                array = np.empty(port.type.dims, port.type.dtype.numpy)
+            elif (array.shape != port.type.dims or array.dtype != port.type.dtype.numpy
+                  or not array.flags.carray):
+                raise UserError(f"the memory for output {port.name!r} is {array.dtype}{list(array.shape)}",
+                                expected=f"writable and contiguous memory of {port.type}")
+            results[port.name] = array
+        return results
+
+    def _point(self, arrays: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Fill the pointer arrays; the answer must live until the call is over."""
+        if self._library is None:
+            raise UserError("the engine was closed")
+        keep = []
+        for index, port in enumerate(self._inputs):
+            array = arrays[port.name]
+            if not array.flags.aligned:
+                array = array.copy()
+            keep.append(array)
+            self._in[index] = array.ctypes.data
+        for index, port in enumerate(self._outputs):
+            self._out[index] = results[port.name].ctypes.data
+        return keep
+
+    def _call(self) -> None:
+        status = self._run(self._in, self._out, self._arena_address)
+        if status:
+            raise InternalError(f"the engine returned {status}: {_STATUS.get(status, 'an unknown status')}")
+
+
+class EmulatedRunner:
+    """An engine in a process under `qemu-ARCH`, which lives until `close` and serves one request after the other."""
+
+    def __init__(self, archive: Path, name: str, target: Target, inputs: Sequence[Port], outputs: Sequence[Port],
+                 timeout: float = _REQUEST_SECONDS) -> None:
+        """Link a program with the engine (seconds at first use, then cached) and start it.
+
+        timeout: seconds for one inference. Raises UserError if qemu is not installed or the architecture has no
+        user mode, InternalError if the program does not start.
+        """
+        self._inputs, self._outputs, self._timeout, self._target = tuple(inputs), tuple(outputs), timeout, target
+        arch = target.cpu.arch
+        if arch not in ("x86_64", "aarch64"):
+            raise UserError(f"target {target.name} is a microcontroller: its engine cannot run on this machine",
+                            hint="link it into a firmware")
+        emulator = shutil.which(f"qemu-{arch}") or shutil.which(f"qemu-{arch}-static")
+        if emulator is None:
+            raise UserError(f"this machine cannot run code for {arch}, and qemu-{arch} is not installed",
+                            hint="install the package qemu-user (Debian, Ubuntu: apt install qemu-user)")
+        if not archive.is_file():
+            raise InternalError("the engine's archive is missing", where=str(archive))
+        program = runner_program(archive, name, arch)
+        self._model = target.qemu_cpu or "max"
+        self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
+            [emulator, "-cpu", self._model, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, bufsize=0)
+        self._lock = threading.Lock()
+        total = sum(port.type.nbytes for port in (*self._inputs, *self._outputs))
+        (found,) = struct.unpack("<Q", self._read(8))
+        if found != total:
+            self.close()
+            raise InternalError(f"the engine has {found} bytes of inputs and outputs, its description {total}",
+                                where=str(archive))
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name. Raises UserError for wrong inputs, or if the CPU lacks an instruction of the engine."""
+        with self._lock:
+            return self._request(check_feeds(self._inputs, feeds))[0]
+
+    def time(self, feeds: Mapping[str, np.ndarray], runs: int) -> list[float]:
+        """Seconds of `runs` emulated executions: they say nothing about the device."""
+        arrays = check_feeds(self._inputs, feeds)
+        with self._lock:
+            return [self._request(arrays)[1] for _ in range(runs)]
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+
+    def _request(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
+        self._write(b"EDG1" + struct.pack("<I", 1))
+        for port in self._inputs:
+            self._write(arrays[port.name].reshape(-1).view(np.uint8).data)
+        status, _, nanoseconds = struct.unpack("<iIQ", self._read(16))
+        results = {port.name: np.frombuffer(self._read(port.type.nbytes), port.type.dtype.numpy).reshape(port.type.dims)
+                   for port in self._outputs}
+        if status:
+            raise InternalError(f"the engine returned {status}: {_STATUS.get(status, 'an unknown status')}")
+        return results, nanoseconds * 1e-9
+
+    def _write(self, data: bytes | memoryview) -> None:
+        stream = self._pipe("stdin")
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[stream.write(view):]
+        except (BrokenPipeError, OSError):
+            self._fail()
+
+    def _read(self, count: int) -> bytearray:
+        stream = self._pipe("stdout")
+        data = bytearray(count)
+        view, done, deadline = memoryview(data), 0, time.monotonic() + self._timeout
+        while done < count:
+            ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                self.close()
+                raise UserError(f"one inference under emulation took longer than {self._timeout:g} s",
+                                hint="run the engine on the device itself")
+            got = stream.readinto(view[done:])
+            if not got:
+                self._fail()
+            done += got
+        return data
+
+    def _pipe(self, which: str) -> Any:
+        if self._process is None:
+            raise UserError("the engine was closed")
+        return getattr(self._process, which)
+
+    def _fail(self) -> None:
+        """Say why the process ended."""
+        process = self._process
+        assert process is not None
+        try:
+            code = process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            code = 0
+        text = process.stderr.read() if process.stderr is not None and code else b""
+        lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
+        self.close()
+        if code in (-signal.SIGILL, 128 + signal.SIGILL):
+            raise UserError(f"the engine uses an instruction that the CPU model {self._model} does not have",
+                            where=f"target {self._target.name}, features {', '.join(self._target.cpu.features)}",
+                            hint="correct the features of the target, or its CPU model for qemu")
+        raise InternalError(f"the emulated engine ended with code {code}", where=" | ".join(lines[-3:]))
+
+
+def aligned_bytes(size: int) -> np.ndarray:
+    """Fresh memory of `size` bytes (at least one) that starts where an arena may start."""
+    raw = np.empty(max(1, size) + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start:start + max(1, size)]
+
+
+def _check_engine(engine: _Engine, inputs: Sequence[Port], outputs: Sequence[Port], where: str) -> None:
+    """Raises InternalError unless the library's own description is the artifact's."""
+    if engine.abi != ABI:
+        raise UserError(f"the engine has interface version {engine.abi}", where=where, expected=str(ABI),
+                        hint="build it again with this edgec")
+    for kind, count, tensors, ports in (("inputs", engine.input_count, engine.inputs, inputs),
+                                        ("outputs", engine.output_count, engine.outputs, outputs)):
+        found = [(tensors[i].name.decode(), tensors[i].bytes) for i in range(count)]
+        wanted = [(port.name, port.type.nbytes) for port in ports]
+        if found != wanted:
+            raise InternalError(f"the library has the {kind} {found}, its description {wanted}", where=where)

@@ -1,0 +1,135 @@
+/* Runs one engine for a program at the other end of two pipes: under emulation, or on a board without Python.
+ *
+ * A request on standard input is 8 bytes, `EDG1` and the number of runs (uint32, little-endian), then the inputs in
+ * order. The answer on standard output is the engine's status (int32) and the number of runs (uint32), the nanoseconds
+ * of each run (uint64 each), and the outputs in order. End of input ends the program. Before the first request it
+ * writes the sum of all input and output bytes (uint64), so that the other end can see that it has the right engine.
+ *
+ * It is linked without a C library, so that it starts on any Linux; link with -e _start and
+ * --defsym=edgec_runner_engine=NAME_engine.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "edgec_engine.h"
+
+extern const edgec_engine edgec_runner_engine;
+
+#if defined(__aarch64__)
+enum { SYS_READ = 63, SYS_WRITE = 64, SYS_EXIT = 93, SYS_CLOCK = 113, SYS_MUNMAP = 215, SYS_MMAP = 222 };
+static long call(long number, long a, long b, long c, long d, long e, long f) {
+  register long x8 __asm__("x8") = number;
+  register long x0 __asm__("x0") = a;
+  register long x1 __asm__("x1") = b;
+  register long x2 __asm__("x2") = c;
+  register long x3 __asm__("x3") = d;
+  register long x4 __asm__("x4") = e;
+  register long x5 __asm__("x5") = f;
+  __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory", "cc");
+  return x0;
+}
+__asm__(".globl _start\n_start:\n  mov x29, xzr\n  mov x30, xzr\n  bl edgec_runner_main\n");
+#elif defined(__x86_64__)
+enum { SYS_READ = 0, SYS_WRITE = 1, SYS_MMAP = 9, SYS_MUNMAP = 11, SYS_EXIT = 60, SYS_CLOCK = 228 };
+static long call(long number, long a, long b, long c, long d, long e, long f) {
+  long result;
+  register long r10 __asm__("r10") = d;
+  register long r8 __asm__("r8") = e;
+  register long r9 __asm__("r9") = f;
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                   : "rcx", "r11", "memory");
+  return result;
+}
+__asm__(".globl _start\n_start:\n  xor %ebp, %ebp\n  and $-16, %rsp\n  call edgec_runner_main\n");
+#else
+#error "the runner knows Linux on x86-64 and AArch64"
+#endif
+
+enum { CLOCK_MONOTONIC_ID = 1, PROT_READ_WRITE = 3, MAP_PRIVATE_ANONYMOUS = 0x22, INTERRUPTED = -4 };
+enum { EXIT_PROTOCOL = 3, EXIT_MEMORY = 4, MOST_PORTS = 256 };
+
+/* Zig's compiler runtime asks for CPU features; without an answer it takes the plain way. */
+unsigned long getauxval(unsigned long type);
+unsigned long getauxval(unsigned long type) {
+  (void)type;
+  return 0;
+}
+
+static _Noreturn void leave(long code) {
+  for (;;) call(SYS_EXIT, code, 0, 0, 0, 0, 0);
+}
+
+/* Reads or writes all of it. Returns 0 at the end of the input, before the first byte. */
+static int transfer(long number, long file, void *data, size_t bytes) {
+  size_t done = 0;
+  while (done < bytes) {
+    const long count = call(number, file, (long)((unsigned char *)data + done), (long)(bytes - done), 0, 0, 0);
+    if (count == INTERRUPTED) continue;
+    if (count == 0 && done == 0) return 0;
+    if (count <= 0) leave(EXIT_PROTOCOL);
+    done += (size_t)count;
+  }
+  return 1;
+}
+
+static void *allocate(size_t bytes) {
+  const long at = call(SYS_MMAP, 0, (long)(bytes ? bytes : 1), PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
+  if (at < 0 && at > -4096) leave(EXIT_MEMORY);
+  return (void *)at;
+}
+
+static void release(void *at, size_t bytes) { call(SYS_MUNMAP, (long)at, (long)(bytes ? bytes : 1), 0, 0, 0, 0); }
+
+static uint64_t nanoseconds(void) {
+  int64_t time[2] = {0, 0};
+  call(SYS_CLOCK, CLOCK_MONOTONIC_ID, (long)time, 0, 0, 0, 0);
+  return (uint64_t)time[0] * 1000000000u + (uint64_t)time[1];
+}
+
+_Noreturn void edgec_runner_main(void);
+_Noreturn void edgec_runner_main(void) {
+  const edgec_engine *const engine = &edgec_runner_engine;
+  void *inputs[MOST_PORTS];
+  void *outputs[MOST_PORTS];
+  uint64_t bytes = 0;
+  if (engine->abi != EDGEC_ENGINE_ABI || engine->input_count > MOST_PORTS || engine->output_count > MOST_PORTS)
+    leave(EXIT_PROTOCOL);
+  for (uint32_t i = 0; i < engine->input_count; ++i) {
+    inputs[i] = allocate(engine->inputs[i].bytes);
+    bytes += engine->inputs[i].bytes;
+  }
+  for (uint32_t i = 0; i < engine->output_count; ++i) {
+    outputs[i] = allocate(engine->outputs[i].bytes);
+    bytes += engine->outputs[i].bytes;
+  }
+  void *const arena = allocate(engine->arena_bytes);
+  transfer(SYS_WRITE, 1, &bytes, sizeof bytes);
+  for (;;) {
+    struct {
+      unsigned char magic[4];
+      uint32_t runs;
+    } request;
+    if (!transfer(SYS_READ, 0, &request, sizeof request)) leave(0);
+    if (request.magic[0] != 'E' || request.magic[1] != 'D' || request.magic[2] != 'G' || request.magic[3] != '1')
+      leave(EXIT_PROTOCOL);
+    for (uint32_t i = 0; i < engine->input_count; ++i) {
+      const size_t size = engine->inputs[i].bytes;
+      if (size && !transfer(SYS_READ, 0, inputs[i], size)) leave(EXIT_PROTOCOL);
+    }
+    struct {
+      int32_t status;
+      uint32_t runs;
+    } answer = {EDGEC_OK, request.runs};
+    uint64_t *const times = allocate(request.runs * sizeof(uint64_t));
+    for (uint32_t run = 0; run < request.runs && answer.status == EDGEC_OK; ++run) {
+      const uint64_t start = nanoseconds();
+      answer.status = engine->run((const void *const *)inputs, outputs, arena);
+      times[run] = nanoseconds() - start;
+    }
+    transfer(SYS_WRITE, 1, &answer, sizeof answer);
+    transfer(SYS_WRITE, 1, times, request.runs * sizeof(uint64_t));
+    release(times, request.runs * sizeof(uint64_t));
+    for (uint32_t i = 0; i < engine->output_count; ++i) transfer(SYS_WRITE, 1, outputs[i], engine->outputs[i].bytes);
+  }
+}
