@@ -15,7 +15,7 @@ from edgec.frontends.onnx_source import source_of
 from edgec.frontends.onnx_tensors import MAX_ELEMENTS, element_type, refuse_nan, to_array
 from edgec.ir.graph import OPSET, Attr, Graph, Node, Value
 from edgec.ir.types import DType, TensorType
-from edgec.ops.semantics import evaluate, infer_types
+from edgec.ops.semantics import NoInference, evaluate, infer_types
 
 FOLD_LIMIT = 1024  # elements; shapes, axes and conditions are smaller, weights are not folded here
 _BLANK = TensorType(DType.FLOAT32, ())
@@ -229,7 +229,7 @@ class GraphReader:
 
     def _type_error(self, proto: onnx.NodeProto, scope: Scope, node: Node, error: ValueError) -> None:
         known = [self.declared.get(name) for name in proto.output if name]
-        cannot_infer = str(error).startswith("onnx cannot infer")
+        cannot_infer = isinstance(error, NoInference)
         if cannot_infer and known and None not in known and len(known) == len(node.outputs):
             self.set_types(node, [t for t in known if t is not None])
             scope.graph.add(node)
@@ -333,7 +333,8 @@ class GraphReader:
         array = attribute if isinstance(attribute, np.ndarray) else np.asarray(attribute, kinds.get(key, object))
         refuse_nan([(proto.output[0], array)], self.where)
         scope.names[proto.output[0]] = Value.constant(
-            scope.graph.unique_name(proto.output[0]) if proto.output[0] in scope.names else proto.output[0], array
+            scope.graph.unique_name(proto.output[0]) if scope.parent or proto.output[0] in scope.names else proto.output[0],
+            array,
         )
 
     def _read_unknown(
