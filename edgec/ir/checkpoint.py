@@ -35,18 +35,18 @@ def save(graph: Graph, path: str | Path) -> None:
     text, arrays = dump(graph)
     index = [{"key": key, "dtype": DType.of(array).value} for key, array in arrays.items()]
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent or Path(), prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(zipfile.ZipInfo(_TEXT, _EPOCH), text.encode())
-                archive.writestr(zipfile.ZipInfo(_INDEX, _EPOCH), json.dumps(index).encode())
-                for number, array in enumerate(arrays.values()):
-                    with archive.open(zipfile.ZipInfo(_member(number), _EPOCH), "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, _plain(array), allow_pickle=False)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            new = Path(folder, "new")
+            with open(new, "wb") as file:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                    archive.writestr(zipfile.ZipInfo(_TEXT, _EPOCH), text.encode())
+                    archive.writestr(zipfile.ZipInfo(_INDEX, _EPOCH), json.dumps(index).encode())
+                    for number, array in enumerate(arrays.values()):
+                        with archive.open(zipfile.ZipInfo(_member(number), _EPOCH), "w", force_zip64=True) as member:
+                            np.lib.format.write_array(member, _plain(array), allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
     except OSError as error:
         raise UserError("cannot write the checkpoint", where=str(path), expected=str(error)) from error
 

@@ -285,7 +285,7 @@ class _Parser:
                 continue
             dims.append(self.integer())
             if (dims[-1] or 0) < 0:
-                raise self.fail("a dimension of 0 or more")
+                raise self.fail("a dimension of 0 or more", f"the dimension {dims[-1]}")
         return TensorType(dtype, tuple(dims))
 
     def array(self, type_: TensorType) -> np.ndarray:
@@ -308,11 +308,11 @@ class _Parser:
             result[:] = elements
             return result.reshape(type_.dims)
         if not all(isinstance(e, (int, float)) for e in elements):
-            raise self.fail("numbers")
+            raise self.fail("numbers", f"wrong element of {type_}")
         try:
             return _from_numbers([_number(e) for e in elements], type_.dtype.numpy).reshape(type_.dims)
         except (ValueError, OverflowError, TypeError) as error:
-            raise self.fail(f"numbers of type {type_.dtype.value}") from error
+            raise self.fail(f"numbers of type {type_.dtype.value}", f"wrong element of {type_}: {error}") from error
 
     def typed(self) -> np.ndarray:
         return self.array(self.type())
@@ -335,7 +335,7 @@ class _Parser:
             try:
                 data = bytes.fromhex(self.string())
             except ValueError:
-                raise self.fail("hexadecimal digits") from None
+                raise self.fail("hexadecimal digits", "malformed bytes in the graph text") from None
             self.expect(")")
             return data
         if token.kind != "number":
@@ -379,7 +379,7 @@ class _Parser:
                 fields[key] = self.typed() if key in ("scale", "zero") else self.integer()
             self.expect(")")
             if not {"scale", "zero"} <= given:
-                raise self.fail("scale and zero of the quant")
+                raise self.fail("scale and zero", "a quant that is not whole")
             axis = fields["axis"] if "axis" in given else None
             value.quant = Quant(dtype, fields["scale"], fields["zero"], axis, fields["block"])  # type: ignore[arg-type]
         if self.accept("sparse"):

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from edgec.ir.quantize import bounds, dequantize, quantize, quantize_dequantize
+from edgec.ir.types import DType, Quant
+
+
+def quant(dtype=DType.INT8, scale=0.5, zero=0, axis=None, block=0):
+    scale = np.asarray(scale, np.float32)
+    return Quant(dtype, scale, np.broadcast_to(np.asarray(zero, np.int32), scale.shape), axis, block)
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [
+    (DType.INT8, (-128, 127)), (DType.UINT8, (0, 255)), (DType.INT4, (-8, 7)), (DType.UINT4, (0, 15)),
+    (DType.INT32, (-2**31, 2**31 - 1)),
+])
+def test_bounds_are_those_of_the_type(dtype, expected):
+    assert bounds(dtype) == expected
+
+
+def test_bounds_refuses_floats():
+    with pytest.raises(ValueError, match="no|not an integer"):
+        bounds(DType.FLOAT16)
+
+
+def test_quantize_rounds_half_to_even_and_saturates():
+    x = np.array([0.25, 0.75, 1.25, -0.25, -0.75, 1000, -1000, np.inf, -np.inf, np.nan], np.float32)
+    assert quantize(x, quant()).tolist() == [0, 2, 2, 0, -2, 127, -128, 127, -128, 0]
+
+
+def test_quantize_adds_the_zero_point_before_it_saturates():
+    assert quantize(np.array([0, 10, 200], np.float32), quant(DType.UINT8, 1.0, 100)).tolist() == [100, 110, 255]
+
+
+def test_quantize_scales_each_channel_along_the_axis():
+    x = np.ones((2, 3), np.float32)
+    assert quantize(x, quant(scale=[1, 0.5, 0.25], zero=[0, 1, 2], axis=1)).tolist() == [[1, 3, 6]] * 2
+    assert quantize(x, quant(scale=[1, 0.5], axis=-2)).tolist() == [[1] * 3, [2] * 3]
+
+
+def test_quantize_scales_blocks_whose_last_is_shorter():
+    x = np.ones((1, 5), np.float32)
+    assert quantize(x, quant(scale=[[1, 0.5, 0.25]], axis=1, block=2)).tolist() == [[1, 1, 2, 2, 4]]
+
+
+@pytest.mark.parametrize("dtype", [DType.INT8, DType.UINT8, DType.INT4, DType.UINT4, DType.INT16, DType.UINT16])
+@pytest.mark.parametrize("shape", [{}, {"axis": 1}, {"axis": 0, "block": 2}], ids=["tensor", "axis", "block"])
+def test_quantize_dequantize_equals_onnx(dtype, shape):
+    from onnx import TensorProto, helper
+    from onnx.reference import ReferenceEvaluator
+
+    random = np.random.default_rng(1)
+    x = (random.standard_normal((4, 3)) * 50).astype(np.float32)
+    scale = random.uniform(0.1, 9, {"": (), "axis": (3,), "axisblock": (2, 3)}["".join(sorted(shape))]).astype(np.float32)
+    zero = random.integers(0, 7, scale.shape)
+    attributes = {k.replace("block", "block_size"): v for k, v in shape.items()}
+    code = getattr(TensorProto, dtype.name)
+    graph = helper.make_graph(
+        [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], **attributes),
+         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], **attributes)], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, x.shape)],
+        initializer=[helper.make_tensor("s", TensorProto.FLOAT, scale.shape, scale.reshape(-1)),
+                     helper.make_tensor("z", code, scale.shape, zero.reshape(-1))])
+    expected = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)])).run(None, {"x": x})
+    got = quantize_dequantize(x, Quant(dtype, scale, zero.astype(dtype.numpy), shape.get("axis"), shape.get("block", 0)))
+    np.testing.assert_array_equal(got, expected[0])
+
+
+def test_dequantize_takes_float8():
+    q = Quant(DType.FLOAT8E4M3FN, np.float32(2), np.float32(0))
+    x = np.array([1.0, 3.3, -700], np.float32)
+    assert quantize_dequantize(x, q).tolist()[0] == 1.0
+    assert dequantize(quantize(x, q), q).dtype == np.float32
