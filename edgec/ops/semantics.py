@@ -139,11 +139,23 @@ def infer_types(node: Node) -> list[TensorType]:
     result = []
     for value in node.outputs:
         proto = inferred.get(value.name)
+        if _has_body_only(schema) and node.inputs[0] is not None:
+            result.append(node.inputs[0].type)
+            continue
         if proto is None or not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
             raise NoInference(f"onnx cannot infer the type of output {value.name!r} of {node.op}")
         dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in proto.tensor_type.shape.dim)
         result.append(TensorType(_FROM_ONNX[proto.tensor_type.elem_type], dims))
     return result
+
+
+def _has_body_only(schema: onnx.defs.OpSchema) -> bool:
+    """True for GroupNormalization and MeanVarianceNormalization: ONNX gives them a function body, and no inference.
+
+    Their output has the type of their first input.
+    """
+    has_body = bool(schema.has_function or schema.has_context_dependent_function)
+    return schema.domain == "" and has_body and not schema.has_type_and_shape_inference_function
 
 
 def make_node(graph: Graph, op: str, inputs: Sequence[Value | None], attributes: Mapping[str, Attr] | None = None, *,
@@ -183,8 +195,8 @@ def evaluate_reference(node: Node, arrays: Sequence[np.ndarray | None]) -> list[
     try:
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets)).run(None, feeds)
-    except NotImplementedError:
-        raise
+    except NotImplementedError as error:
+        raise NotImplementedError(f"{node.where}: {error}") from error
     except Exception as error:  # the reference raises whatever numpy does
         raise ValueError(f"{node.where}: {type(error).__name__}: {error}") from error
     for value, result in zip(node.outputs, results, strict=True):

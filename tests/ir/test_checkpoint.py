@@ -150,7 +150,9 @@ def test_load_fails_with_user_error_when_a_byte_is_wrong(tmp_path_factory, posit
     position %= len(data)
     data[position] = byte
     path.write_bytes(data[:position] if cut else data)
+    where = str(path)
     try:
         load(path)
     except UserError as error:
-        assert str(path) in error.where
+        where = error.where
+    assert str(path) in where

@@ -19,7 +19,7 @@ def test_bounds_are_those_of_the_type(dtype, expected):
 
 
 def test_bounds_refuses_floats():
-    with pytest.raises(ValueError, match="no|not an integer"):
+    with pytest.raises(ValueError, match="not an integer"):
         bounds(DType.FLOAT16)
 
 
@@ -44,16 +44,17 @@ def test_quantize_scales_blocks_whose_last_is_shorter():
 
 
 @pytest.mark.parametrize("dtype", [DType.INT8, DType.UINT8, DType.INT4, DType.UINT4, DType.INT16, DType.UINT16])
-@pytest.mark.parametrize("shape", [{}, {"axis": 1}, {"axis": 0, "block": 2}], ids=["tensor", "axis", "block"])
-def test_quantize_dequantize_equals_onnx(dtype, shape):
+@pytest.mark.parametrize(("shape", "where"), [((), {}), ((3,), {"axis": 1}), ((2, 3), {"axis": 0, "block": 2})],
+                         ids=["tensor", "axis", "block"])
+def test_quantize_dequantize_equals_onnx(dtype, shape, where):
     from onnx import TensorProto, helper
     from onnx.reference import ReferenceEvaluator
 
     random = np.random.default_rng(1)
     x = (random.standard_normal((4, 3)) * 50).astype(np.float32)
-    scale = random.uniform(0.1, 9, {"": (), "axis": (3,), "axisblock": (2, 3)}["".join(sorted(shape))]).astype(np.float32)
-    zero = random.integers(0, 7, scale.shape)
-    attributes = {k.replace("block", "block_size"): v for k, v in shape.items()}
+    scale = np.asarray(random.uniform(0.1, 9, shape), np.float32)
+    zero = np.asarray(random.integers(0, 7, shape))
+    attributes = {k.replace("block", "block_size"): v for k, v in where.items()}
     code = getattr(TensorProto, dtype.name)
     graph = helper.make_graph(
         [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], **attributes),
@@ -62,9 +63,10 @@ def test_quantize_dequantize_equals_onnx(dtype, shape):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, x.shape)],
         initializer=[helper.make_tensor("s", TensorProto.FLOAT, scale.shape, scale.reshape(-1)),
                      helper.make_tensor("z", code, scale.shape, zero.reshape(-1))])
-    expected = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)])).run(None, {"x": x})
-    got = quantize_dequantize(x, Quant(dtype, scale, zero.astype(dtype.numpy), shape.get("axis"), shape.get("block", 0)))
-    np.testing.assert_array_equal(got, expected[0])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)])
+    expected = ReferenceEvaluator(model).run(None, {"x": x})
+    quant = Quant(dtype, scale, np.asarray(zero).astype(dtype.numpy), **where)
+    np.testing.assert_array_equal(quantize_dequantize(x, quant), expected[0])
 
 
 def test_dequantize_takes_float8():
