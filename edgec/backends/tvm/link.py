@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from edgec.errors import InternalError, UserError
 from edgec.target import Target
 
 C_FLAGS = ("-std=c11", "-O2", "-fPIC", "-ffreestanding", "-fno-stack-protector", "-fno-asynchronous-unwind-tables",
-           "-fno-unwind-tables", "-g0")
+           "-fno-unwind-tables", "-fno-builtin", "-g0")
 _ZIG = (sys.executable, "-m", "ziglang")
 _RUNTIME = Path(__file__).parents[2] / "runtime" / "c"
 _TOOL_SECONDS = 600  # no engine's link takes minutes; a tool that hangs must not hang the build
@@ -142,34 +142,44 @@ def _stand_in(tools: Toolchain, work: Path, soname: str, names: Sequence[str]) -
     stem = soname.partition(".")[0]
     source, code, library = work / f"{stem}_names.c", work / f"{stem}_names.o", work / soname
     source.write_text("".join(f"void {n}(void) {{}}\n" for n in names))
-    run_tool([*tools.compiler, *tools.flags, *C_FLAGS, "-fno-builtin", "-w", "-c", source.name, "-o", str(code)],
+    run_tool([*tools.compiler, *tools.flags, *C_FLAGS, "-w", "-c", source.name, "-o", str(code)],
              f"compiling {source.name}", cwd=work)
     run_tool([*tools.linker, "-shared", "-soname", soname, str(code), "-o", str(library)], f"making {soname}")
     return library
 
 
-def runner_program(library: Path, name: str, arch: str) -> Path:
-    """A static Linux program that runs the engine in `library` over two pipes (runtime/c/edgec_runner.c).
+def runner_program(output: Path, library: Path, name: str, arch: str, libm: bool = True) -> None:
+    """Write a static Linux program that runs the engine in `library` over two pipes (runtime/c/edgec_runner.c).
 
-    It lies in the cache, under a name that depends on everything that goes into it. arch: x86_64 or aarch64.
+    arch: x86_64 or aarch64. libm: the engine needs it, which costs about 10 seconds once per machine.
     """
-    parts = [_RUNTIME / f for f in ("edgec_engine.h", "edgec_runner.c", "edgec_libm.zig")]
-    digest = hashlib.sha256(f"{arch} {name} 1".encode())
-    for path in (*parts, library):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    program = cache_folder() / "runners" / digest.hexdigest()[:32]
-    if program.exists():
-        return program
-    program.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-        work = Path(folder)
-        target = ("-target", f"{arch}-linux-none")
-        tools = Toolchain("zig", (*_ZIG, "cc"), (*_ZIG, "ld.lld"), (*_ZIG, "ar"), (*target, "-fno-sanitize=all"))
-        compile_c(tools, parts[1], work / "runner.o", _RUNTIME)
-        run_tool([*_ZIG, "build-obj", str(parts[2]), *target, "-OReleaseFast", "-fstrip", "-fcompiler-rt",
-                  "-ffunction-sections", "-fno-unwind-tables", f"-femit-bin={work / 'libm.o'}"], "compiling libm")
-        run_tool([*tools.linker, "-static", "--gc-sections", "-e", "_start", "-z", "noexecstack",
-                  f"--defsym=edgec_runner_engine={name}_engine", "-u", f"{name}_engine", str(work / "runner.o"),
-                  str(library), str(work / "libm.o"), "-o", str(work / "program")], "linking the runner")
-        (work / "program").replace(program)
-    return program
+    target = ("-target", f"{arch}-linux-none")
+    tools = Toolchain("zig", (*_ZIG, "cc"), (*_ZIG, "ld.lld"), (*_ZIG, "ar"), (*target, "-fno-sanitize=all"))
+    header, source, mathematics = (_RUNTIME / f for f in ("edgec_engine.h", "edgec_runner.c", "edgec_libm.zig"))
+
+    def compile_runner(made: Path) -> None:
+        compile_c(tools, source, made, _RUNTIME)
+
+    def compile_libm(made: Path) -> None:
+        run_tool([*_ZIG, "build-obj", str(mathematics), *target, "-OReleaseFast", "-fstrip", "-fcompiler-rt",
+                  "-ffunction-sections", "-fno-unwind-tables", f"-femit-bin={made}"], "compiling libm")
+
+    objects = [_cached(f"runner-{arch}.o", (header, source), compile_runner), library]
+    if libm:
+        objects.append(_cached(f"libm-{arch}.o", (mathematics,), compile_libm))
+    run_tool([*tools.linker, "-static", "--gc-sections", "-e", "_start", "-z", "noexecstack",
+              f"--defsym=edgec_runner_engine={name}_engine", "-u", f"{name}_engine", *map(str, objects),
+              "-o", str(output)], "linking the runner")
+
+
+def _cached(name: str, sources: Sequence[Path], make: Callable[[Path], None]) -> Path:
+    """The file that `make` writes, from the cache if it was made from the same sources before."""
+    digest = hashlib.sha256("".join(hashlib.sha256(p.read_bytes()).hexdigest() for p in sources).encode())
+    path = cache_folder() / "runners" / f"{digest.hexdigest()[:32]}-{name}"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+            made = Path(folder, name)
+            make(made)
+            made.replace(path)  # at once: another process sees the whole file or none
+    return path

@@ -9,6 +9,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from edgec.backends.base import Artifact, Port, Runner
 from edgec.backends.feeds import check_feeds
 from edgec.backends.tvm.entry import ABI
 from edgec.backends.tvm.link import runner_program
+from edgec.backends.tvm.symbols import LIBM
 from edgec.errors import InternalError, UserError
 from edgec.host import find_cpu
 from edgec.target import Target
@@ -51,7 +53,8 @@ def open_engine(artifact: Artifact, target: Target) -> Runner:
     name = str(artifact.meta.get("name", ""))
     here = find_cpu().cpu
     if here.arch != target.cpu.arch:
-        return EmulatedRunner(artifact.folder / f"lib{name}.a", name, target, artifact.inputs, artifact.outputs)
+        libm = bool(LIBM.intersection(artifact.meta.get("undefined", LIBM)))
+        return EmulatedRunner(artifact.folder / f"lib{name}.a", name, target, artifact.inputs, artifact.outputs, libm)
     missing = sorted(set(target.cpu.features) - set(here.features))
     if missing:
         raise UserError(f"this machine lacks instruction sets that target {target.name} has: {', '.join(missing)}",
@@ -78,6 +81,8 @@ class NativeRunner:
         self._in = (ctypes.c_void_p * max(1, len(self._inputs)))()
         self._out = (ctypes.c_void_p * max(1, len(self._outputs)))()
         self._lock = threading.Lock()
+        self._wanted, self._made = ([(p.name, p.type.dims, p.type.dtype.numpy) for p in ports]
+                                    for ports in (self._inputs, self._outputs))
 
     def run(self, feeds: Mapping[str, np.ndarray],
             out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
@@ -85,28 +90,26 @@ class NativeRunner:
 
         Raises UserError for a missing input, a wrong shape or dtype, or memory that cannot take an output.
         """
-        arrays = check_feeds(self._inputs, feeds)
-        results = self._memory(out or {})
+        arrays = self._arrays(feeds)
+        results = self._memory(out)
         with self._lock:
-            keep = self._point(arrays, results)
+            self._point(arrays, results)
             self._call()
-            del keep
         return results
 
     def time(self, feeds: Mapping[str, np.ndarray], runs: int) -> list[float]:
         """Seconds of `runs` executions, one by one, without the cost of this interface."""
-        arrays = check_feeds(self._inputs, feeds)
-        results = self._memory({})
+        arrays = self._arrays(feeds)
+        results = self._memory(None)
         seconds = []
         with self._lock:
-            keep = self._point(arrays, results)
+            self._point(arrays, results)
             clock, run, call = time.perf_counter, self._run, (self._in, self._out, self._arena_address)
             self._call()
             for _ in range(runs):
                 start = clock()
                 run(*call)
                 seconds.append(clock() - start)
-            del keep
         return seconds
 
     def close(self) -> None:
@@ -117,33 +120,36 @@ class NativeRunner:
 
             _ctypes.dlclose(library._handle)
 
-    def _memory(self, out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = {}
-        for port in self._outputs:
-            array = out.get(port.name)
+    def _arrays(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The inputs in order, checked, contiguous and aligned. Arrays that are so already take no detour."""
+        arrays = [feeds.get(name) for name, _, _ in self._wanted]
+        if len(feeds) == len(arrays) and all(
+                type(a) is np.ndarray and a.shape == shape and a.dtype == dtype and a.flags.c_contiguous
+                and a.flags.aligned for a, (_, shape, dtype) in zip(arrays, self._wanted, strict=True)):
+            return arrays  # type: ignore[return-value]
+        return [np.require(a, requirements=["C", "A"]) for a in check_feeds(self._inputs, feeds).values()]
+
+    def _memory(self, out: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+        """An array for each output, from `out` where it has one."""
+        results = {name: np.empty(shape, dtype) for name, shape, dtype in self._made}
+        for name, shape, dtype in self._made if out else ():
+            array = out.get(name) if out else None
             if array is None:
-                array = np.empty(port.type.dims, port.type.dtype.numpy)
-            elif (array.shape != port.type.dims or array.dtype != port.type.dtype.numpy
-                  or not array.flags.carray):
-                raise UserError(f"the memory for output {port.name!r} is {array.dtype}{list(array.shape)}",
-                                expected=f"writable and contiguous memory of {port.type}")
-            results[port.name] = array
+                continue
+            if array.shape != shape or array.dtype != dtype or not array.flags.carray:
+                raise UserError(f"the memory for output {name!r} is {array.dtype}{list(array.shape)}",
+                                expected=f"writable and contiguous memory of {dtype}{list(shape)}")
+            results[name] = array
         return results
 
-    def _point(self, arrays: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Fill the pointer arrays; the answer must live until the call is over."""
+    def _point(self, arrays: Sequence[np.ndarray], results: Mapping[str, np.ndarray]) -> None:
+        """Fill the pointer arrays, for a call that happens while the arrays live."""
         if self._library is None:
             raise UserError("the engine was closed")
-        keep = []
-        for index, port in enumerate(self._inputs):
-            array = arrays[port.name]
-            if not array.flags.aligned:
-                array = array.copy()
-            keep.append(array)
+        for index, array in enumerate(arrays):
             self._in[index] = array.ctypes.data
-        for index, port in enumerate(self._outputs):
-            self._out[index] = results[port.name].ctypes.data
-        return keep
+        for index, array in enumerate(results.values()):
+            self._out[index] = array.ctypes.data
 
     def _call(self) -> None:
         status = self._run(self._in, self._out, self._arena_address)
@@ -155,11 +161,11 @@ class EmulatedRunner:
     """An engine in a process under `qemu-ARCH`, which lives until `close` and serves one request after the other."""
 
     def __init__(self, archive: Path, name: str, target: Target, inputs: Sequence[Port], outputs: Sequence[Port],
-                 timeout: float = _REQUEST_SECONDS) -> None:
-        """Link a program with the engine (seconds at first use, then cached) and start it.
+                 libm: bool = True, timeout: float = _REQUEST_SECONDS) -> None:
+        """Link a program with the engine and start it.
 
-        timeout: seconds for one inference. Raises UserError if qemu is not installed or the architecture has no
-        user mode, InternalError if the program does not start.
+        libm: the engine calls it; timeout: seconds for one inference. Raises UserError if qemu is not installed or
+        the architecture has no user mode, InternalError if the program does not start.
         """
         self._inputs, self._outputs, self._timeout, self._target = tuple(inputs), tuple(outputs), timeout, target
         arch = target.cpu.arch
@@ -172,14 +178,16 @@ class EmulatedRunner:
                             hint="install the package qemu-user (Debian, Ubuntu: apt install qemu-user)")
         if not archive.is_file():
             raise InternalError("the engine's archive is missing", where=str(archive))
-        program = runner_program(archive, name, arch)
         self._model = target.qemu_cpu or "max"
-        self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-            [emulator, "-cpu", self._model, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, bufsize=0)
         self._lock = threading.Lock()
         total = sum(port.type.nbytes for port in (*self._inputs, *self._outputs))
-        (found,) = struct.unpack("<Q", self._read(8))
+        with tempfile.TemporaryDirectory(prefix="edgec-") as folder:  # the program may go once it has started
+            program = Path(folder, name)
+            runner_program(program, archive, name, arch, libm)
+            self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
+                [emulator, "-cpu", self._model, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, bufsize=0)
+            (found,) = struct.unpack("<Q", self._read(8))
         if found != total:
             self.close()
             raise InternalError(f"the engine has {found} bytes of inputs and outputs, its description {total}",

@@ -56,6 +56,27 @@ unsigned long getauxval(unsigned long type) {
   return 0;
 }
 
+/* What engines may call beside libm; a better one takes its place if it is linked in. */
+__attribute__((weak)) void *memmove(void *to, const void *from, size_t bytes);
+void *memmove(void *to, const void *from, size_t bytes) {
+  unsigned char *const destination = to;
+  const unsigned char *const source = from;
+  if (destination < source)
+    for (size_t i = 0; i < bytes; ++i) destination[i] = source[i];
+  else
+    for (size_t i = bytes; i-- > 0;) destination[i] = source[i];
+  return to;
+}
+
+__attribute__((weak)) void *memcpy(void *restrict to, const void *restrict from, size_t bytes);
+void *memcpy(void *restrict to, const void *restrict from, size_t bytes) { return memmove(to, from, bytes); }
+
+__attribute__((weak)) void *memset(void *to, int value, size_t bytes);
+void *memset(void *to, int value, size_t bytes) {
+  for (size_t i = 0; i < bytes; ++i) ((unsigned char *)to)[i] = (unsigned char)value;
+  return to;
+}
+
 static _Noreturn void leave(long code) {
   for (;;) call(SYS_EXIT, code, 0, 0, 0, 0, 0);
 }
