@@ -123,10 +123,13 @@ def _speech(state: str, shape: tuple[int, ...], block: int, name: str) -> Sample
     return samples
 
 
-_FASHION = arrays("fashion_mnist/fashion_test.npz", "x", "input",
-                  lambda x: ((x.astype(np.float32) / 255 - 0.2860) / 0.3530)[None, None].astype(np.float32))
 _TEXT = arrays("text/eval_tokens.npz", "ids", "ids", lambda x: x[None].astype(np.int64))
 _CIFAR, _IMAGENET, _N1000 = (1, 3, 32, 32), (1, 3, 224, 224), imagenet("input")
+
+
+def _fashion(name: str) -> Samples:
+    return arrays("fashion_mnist/fashion_test.npz", "x", name,
+                  lambda x: ((x.astype(np.float32) / 255 - 0.2860) / 0.3530)[None, None].astype(np.float32))
 
 
 def _mfcc(key: str) -> Samples:
@@ -142,20 +145,20 @@ MODELS = (
     RealModel("cifar10/mlperf_resnet8.onnx", cifar("input_1", lambda x: x[None]), {"input_1": (1, 32, 32, 3)},
               classes=True),
     RealModel("cifar10/resnet20_cifar10.onnx", cifar("input", _cifar_nchw), {"input": _CIFAR}, classes=True),
-    RealModel("cifar10/resnet20_cifar10.pt2", cifar("input", _cifar_nchw), {"input": _CIFAR}, classes=True),
-    RealModel("cifar10/resnet20_cifar10.ts.pt", cifar("input", _cifar_nchw), {"input": _CIFAR}, classes=True),
+    RealModel("cifar10/resnet20_cifar10.pt2", cifar("x", _cifar_nchw), {"x": _CIFAR}, classes=True),
+    RealModel("cifar10/resnet20_cifar10.ts.pt", cifar("x", _cifar_nchw), {"x": _CIFAR}, classes=True),
     RealModel("coco/yolox_nano_opset11.onnx",
               pictures("coco/images", "images", 416, 416, lambda x: _nchw(x[:, :, ::-1]))),
     RealModel("faces/blazeface_short_range.onnx",
               pictures("faces/images", "input", 128, 128, lambda x: x[None] / np.float32(127.5) - 1)),
     RealModel("faces/ultraface_rfb320_opset9.onnx",
               pictures("faces/images", "input", 320, 240, lambda x: _nchw((x - 127) / 128))),
-    RealModel("fashion_mnist/vit_fashion.onnx", _FASHION, {"input": (1, 1, 28, 28)}, classes=True),
-    RealModel("fashion_mnist/vit_fashion.pt2", _FASHION, {"input": (1, 1, 28, 28)}, classes=True),
-    RealModel("fashion_mnist/vit_fashion.ts.pt", _FASHION, {"input": (1, 1, 28, 28)}, classes=True),
+    RealModel("fashion_mnist/vit_fashion.onnx", _fashion("input"), {"input": (1, 1, 28, 28)}, classes=True),
+    RealModel("fashion_mnist/vit_fashion.pt2", _fashion("x"), {"x": (1, 1, 28, 28)}, classes=True),
+    RealModel("fashion_mnist/vit_fashion.ts.pt", _fashion("x"), {"x": (1, 1, 28, 28)}, classes=True),
     RealModel("imagenet/mobilenetv1_025.onnx", _N1000, {"input": _IMAGENET}, classes=True),
-    RealModel("imagenet/mobilenetv1_025.pt2", _N1000, {"input": _IMAGENET}, classes=True),
-    RealModel("imagenet/mobilenetv1_025.ts.pt", _N1000, {"input": _IMAGENET}, classes=True),
+    RealModel("imagenet/mobilenetv1_025.pt2", imagenet("x"), {"x": _IMAGENET}, classes=True),
+    RealModel("imagenet/mobilenetv1_025.ts.pt", imagenet("x"), {"x": _IMAGENET}, classes=True),
     RealModel("imagenet/mobilenetv1_025_keras.onnx", _N1000, {"input": _IMAGENET}, classes=True),
     RealModel("kws/arm_DS_CNN_S.onnx", _mfcc("mfcc_hop20"), {"mfcc": (1, 490)}, classes=True),
     RealModel("kws/arm_Basic_LSTM_S.onnx", _mfcc("mfcc_hop20"), {"mfcc": (1, 490)}, classes=True),

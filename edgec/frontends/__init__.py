@@ -26,8 +26,8 @@ class LoadedModel:
     """A model as edgec works on it, and as ONNX Runtime runs it.
 
     graph: static, at the opset of `edgec.ir.graph.OPSET`. original: a serialized ONNX ModelProto with the same inputs
-    and outputs, the reference for golden sets. kind: `onnx`, `pt2`, `torchscript`, `torch.save`, `state dict` or `module`.
-    sha256: of the file, or of `original` for a model that came from Python.
+    and outputs, the reference for golden sets. kind: `onnx`, `pt2`, `torchscript`, `torch.save`, `state dict` or
+    `module`. sha256: of the file, or of `original` for a model that came from Python.
     """
 
     graph: Graph

@@ -332,10 +332,9 @@ class GraphReader:
         }
         array = attribute if isinstance(attribute, np.ndarray) else np.asarray(attribute, kinds.get(key, object))
         refuse_nan([(proto.output[0], array)], self.where)
-        scope.names[proto.output[0]] = Value.constant(
-            scope.graph.unique_name(proto.output[0]) if scope.parent or proto.output[0] in scope.names else proto.output[0],
-            array,
-        )
+        wanted = proto.output[0]
+        own = scope.graph.unique_name(wanted) if scope.parent or wanted in scope.names else wanted
+        scope.names[wanted] = Value.constant(own, array)
 
     def _read_unknown(
         self,

@@ -73,6 +73,9 @@ def convert(
         raise ConversionError(
             f"{proto.op_type} of opset {version} has a subgraph, which cannot be converted to opset {OPSET}"
         )
+    own = {"Hardmax": _flat_hardmax, "GroupNormalization": _group_parameters_per_channel}.get(proto.op_type)
+    if own is not None:
+        return own(proto, inputs)
     if not onnx.defs.has(proto.op_type, version, ""):
         raise ConversionError(f"ONNX opset {version} has no operator {proto.op_type}")
     converted = _convert(proto, version, inputs)
@@ -80,8 +83,6 @@ def convert(
     nodes = list(converted.node)
     if proto.op_type in ("Upsample", "Resize") and version < 11:
         _keep_old_coordinates(nodes, inputs, proto)
-    if proto.op_type == "GroupNormalization" and version < 21:
-        raise ConversionError("GroupNormalization before opset 21 has one scale per group instead of one per channel")
     return nodes, constants
 
 
@@ -139,3 +140,37 @@ def _keep_old_coordinates(
             node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
             if not linear:
                 node.attribute.append(helper.make_attribute("nearest_mode", "ceil" if shrinks else "floor"))
+
+
+def _flat_hardmax(
+    proto: onnx.NodeProto, inputs: Sequence[Value | None]
+) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Hardmax before opset 13 works on all axes from `axis` (default 1) on as one; onnx does not convert that."""
+    value = inputs[0] if inputs else None
+    if value is None or not value.type.is_static:
+        raise ConversionError("Hardmax of an unknown shape cannot be converted")
+    axis = next((a.i for a in proto.attribute if a.name == "axis"), 1) % max(value.type.rank, 1)
+    flat = [int(np.prod(value.shape[:axis])), int(np.prod(value.shape[axis:]))]
+    nodes = [
+        helper.make_node("Reshape", [proto.input[0], "flat"], ["rows"]),
+        helper.make_node("Hardmax", ["rows"], ["hardmax"], name=proto.name, axis=-1),
+        helper.make_node("Reshape", ["hardmax", "shape"], [proto.output[0]], allowzero=1),
+    ]
+    return nodes, {"flat": np.array(flat), "shape": np.array(value.shape, np.int64)}
+
+
+def _group_parameters_per_channel(
+    proto: onnx.NodeProto, inputs: Sequence[Value | None]
+) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """GroupNormalization before opset 21 has one scale and bias per group instead of one per channel."""
+    value, parameters = inputs[0], [v.const for v in inputs[1:] if v is not None and v.const is not None]
+    groups = next((a.i for a in proto.attribute if a.name == "num_groups"), 0)
+    channels = value.type.shape[1] if value is not None and value.type.rank > 1 else None
+    if len(parameters) != 2 or channels is None or groups < 1 or channels % groups:
+        raise ConversionError("GroupNormalization before opset 21 needs constant scale and bias, and equal groups")
+    node = onnx.NodeProto()
+    node.CopyFrom(proto)
+    del node.input[1:]
+    node.input.extend(["scale", "bias"])
+    repeated = [np.repeat(p, channels // groups) for p in parameters]
+    return [node], {"scale": repeated[0], "bias": repeated[1]}

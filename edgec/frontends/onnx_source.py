@@ -29,7 +29,7 @@ def source_of(node: onnx.NodeProto) -> str:
 
 
 def _module_path(scopes: str) -> str:
-    """The dotted path of the module, from `['', 'layer1', 'layer1.0', 'layer1.0.conv1', 'conv2d']`; the last is the op."""
+    """The dotted path of the module, from `['', 'layer1', 'layer1.conv1', 'conv2d']`, whose last is the op."""
     try:
         names = ast.literal_eval(scopes) if scopes else []
     except (ValueError, SyntaxError):

@@ -43,8 +43,8 @@ _FUNCTIONS = frozenset({"floor", "ceiling", "sqrt", "log", "exp"})  # lower-case
 def checked_copy(path: Path, kind: FileKind, trust: bool) -> io.BytesIO:
     """The archive in memory, rewritten from the members that were checked, so that torch reads exactly those.
 
-    Raises UserError: the archive is damaged, grows absurdly when unpacked, has a member twice, or (without `trust`) could
-        run code or touch files when it is loaded or run.
+    Raises UserError: the archive is damaged, grows absurdly when unpacked, has a member twice, or (without `trust`)
+        could run code or touch files when it is loaded or run.
     Raises Unsupported: it holds a compiled engine instead of a program.
     """
     size = path.stat().st_size

@@ -58,8 +58,8 @@ def _is_state(saved: Mapping[Any, Any]) -> bool:
 def build_module(factory: str, state: Mapping[str, torch.Tensor], where: str) -> torch.nn.Module:
     """The module that `package.module:function` returns, with the weights of `state`.
 
-    Raises UserError: the factory cannot be imported or called, returns no module, or its parameters are not those of the
-        file: the message lists missing, unexpected and misshapen ones.
+    Raises UserError: the factory cannot be imported or called, returns no module, or its parameters are not those
+        of the file: the message lists missing, unexpected and misshapen ones.
     """
     module = _call(factory)
     own = module.state_dict()
