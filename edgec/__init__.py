@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgec.errors import EdgecError, InternalError, Refusal, Unsupported, UserError
 
 if TYPE_CHECKING:
-    from edgec.build import build
+    from edgec.driver import build
     from edgec.frontends import load
     from edgec.runtime import open_bundle
 
@@ -26,14 +26,12 @@ __all__ = [
     "EdgecError", "InternalError", "Refusal", "Unsupported", "UserError", "__version__", "build", "load", "open_bundle",
 ]
 
-_LAZY = {"build": "edgec.build", "load": "edgec.frontends", "open_bundle": "edgec.runtime"}
+_LAZY = {"build": "edgec.driver", "load": "edgec.frontends", "open_bundle": "edgec.runtime"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        found = getattr(import_module(_LAZY[name]), name)
-        globals()[name] = found  # `edgec.build` is a module too: from now on the name means the function
-        return found
+        return getattr(import_module(_LAZY[name]), name)
     if name == "__version__":
         from importlib.metadata import version
 

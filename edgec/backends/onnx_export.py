@@ -107,6 +107,7 @@ class _Scope:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     domains: set[str] = field(default_factory=set)
+    node_names: set[str] = field(default_factory=set)
 
     def fresh(self, wish: str) -> str:
         name, count = wish, 0
@@ -115,6 +116,15 @@ class _Scope:
             name = f"{wish}_{count}"
         self.taken.add(name)
         return name
+
+    def add(self, node: onnx.NodeProto) -> None:
+        """Write a node; readers want its name to be its own within its graph."""
+        name, count = node.name, 0
+        while node.name in self.node_names:
+            count += 1
+            node.name = f"{name}_{count}"
+        self.node_names.add(node.name)
+        self.nodes.append(node)
 
     def name(self, value: Value) -> str:
         """The name of `value` in the model; values of the outermost graph keep theirs."""
@@ -173,17 +183,17 @@ def _write_node(node: Node, scope: _Scope, constants: _Constants) -> None:
             assert outside is not None
             inner.names[id(inside)] = scope.name(outside)
         proto.attribute.append(helper.make_attribute(key, _graph(body, inner, constants, node.captures)))
-    scope.nodes.append(proto)
+    scope.add(proto)
     if node.domain:
         scope.domains.add(node.domain)
     for value in node.outputs:
         if value.quant is not None:
             integers = scope.fresh(f"{scope.name(value)}.q")
             scale, zero, attributes = _parameters(value, scope, constants)
-            scope.nodes.append(helper.make_node("QuantizeLinear", [raw[id(value)], scale, zero], [integers],
-                                                name=integers, **attributes))
-            scope.nodes.append(helper.make_node("DequantizeLinear", [integers, scale, zero], [scope.name(value)],
-                                                name=scope.name(value), **attributes))
+            scope.add(helper.make_node("QuantizeLinear", [raw[id(value)], scale, zero], [integers],
+                                       name=f"{scope.name(value)}.quantize", **attributes))
+            scope.add(helper.make_node("DequantizeLinear", [integers, scale, zero], [scope.name(value)],
+                                       name=f"{scope.name(value)}.dequantize", **attributes))
 
 
 def _dequantize(integers: str, name: str, value: Value, scope: _Scope, constants: _Constants) -> None:
@@ -191,7 +201,7 @@ def _dequantize(integers: str, name: str, value: Value, scope: _Scope, constants
     quant = value.quant
     assert quant is not None
     inputs = [integers, scale] if quant.dtype is DType.INT32 else [integers, scale, zero]  # int32 has no zero point
-    scope.nodes.append(helper.make_node("DequantizeLinear", inputs, [name], name=name, **attributes))
+    scope.add(helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}.dequantize", **attributes))
 
 
 def _parameters(value: Value, scope: _Scope, constants: _Constants) -> tuple[str, str, dict[str, int]]:

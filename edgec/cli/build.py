@@ -52,8 +52,8 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Turn a model into a checked bundle for a target."""
-    from edgec.build import build
     from edgec.bundle import read_bundle
+    from edgec.driver import build
 
     with Steps(quiet) as steps:
         folder = build(source, target, output, inputs=parse_shapes(inputs), values=parse_values(values),

@@ -59,9 +59,9 @@ def command(
             steps("ask", None, "every target's own backend")
             verdicts = _verdicts(graph, target or [])
     if text:
-        from edgec.ir.text import format_graph
+        from edgec.ir.text import print_graph
 
-        print(format_graph(graph))
+        print(print_graph(graph))
         return
     facts = {"file": str(path), "kind": model.kind, "sha256": model.sha256,
              "inputs": [{"name": v.name, "type": str(v.type)} for v in graph.inputs],

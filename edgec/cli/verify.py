@@ -21,8 +21,8 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Replay the golden set, natively or under emulation. Exit code 1 if an output is outside its tolerance."""
-    from edgec.build import check_row
     from edgec.bundle import check_files, read_bundle
+    from edgec.driver import check_row
     from edgec.runtime import Engine
 
     bundle = read_bundle(folder)

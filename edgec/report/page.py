@@ -12,7 +12,7 @@ from edgec.report.units import count, size
 _REASONS = 20  # a pass shows at most so many; report.json has all
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page for a report as `edgec.build` makes it. Every text from a model is escaped."""
+    """The page for a report as edgec.driver makes it. Every text from a model is escaped."""
     target = report["target"]
     style = resources.files("edgec.report").joinpath("page.css").read_text(encoding="utf-8")
     title = f"{escape(report['name'])} <small>for {escape(target['name'])}</small>"

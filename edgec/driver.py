@@ -1,4 +1,4 @@
-"""From a model to a bundle: load, optimize, place, compile, check, write. The only place that knows all stages."""
+"""The compiler driver: load, optimize, place, compile, check, write. The only place that knows all stages."""
 
 from __future__ import annotations
 

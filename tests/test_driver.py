@@ -1,0 +1,204 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgec.bundle import read_bundle
+from edgec.driver import build
+from edgec.errors import InternalError, Unsupported, UserError
+from edgec.runtime import open_bundle
+from tests.models import BLOCKS, Builder, feeds
+from tests.onnx_files import save
+
+
+@pytest.fixture
+def model(tmp_path):
+    return save(BLOCKS["depthwise_separable"](), tmp_path / "net.onnx")
+
+
+def tree(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_build_gives_an_engine_with_the_numbers_of_the_model(model, tmp_path):
+    from edgec.ir.interpret import interpret
+
+    folder = build(model, "onnxruntime", tmp_path / "out")
+    graph = BLOCKS["depthwise_separable"]()
+    inputs = feeds(graph, seed=9)
+    with open_bundle(folder) as engine:
+        for name, expected in interpret(graph, inputs).items():
+            np.testing.assert_allclose(engine.run(inputs)[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_build_gives_the_same_bytes_when_repeated(model, tmp_path):
+    one, two = build(model, "onnxruntime", tmp_path / "one"), build(model, "onnxruntime", tmp_path / "two")
+    assert tree(one) == tree(two)
+    assert set(tree(one)) == {"manifest.json", "golden.npz", "report.json", "report.html", "engine/net.onnx"}
+
+
+def test_build_names_the_folder_when_no_output_is_given(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert build(model, "onnxruntime") == tmp_path / "net-onnxruntime"
+
+
+def test_build_records_every_option_when_they_are_given(model, tmp_path):
+    np.savez(tmp_path / "real.npz", x=np.ones((2, 1, 4, 9, 7), np.float32))
+    folder = build(model, "onnxruntime", tmp_path / "out", seed=5, threads=2, golden=tmp_path / "real.npz")
+    options = read_bundle(folder).manifest["options"]
+    assert (options["seed"], options["threads"], options["precision"]) == (5, 2, "float32")
+    assert len(options["golden"]) == 64
+    assert options["passes"]
+    golden = read_bundle(folder).golden()
+    assert len(golden.inputs) == 2
+    assert (golden.inputs[0]["x"] == 1).all()
+
+
+def test_build_tells_its_stages_in_order(model, tmp_path):
+    stages = []
+    build(model, "onnxruntime", tmp_path / "out", progress=lambda stage, share=None, detail="": stages.append(stage))
+    assert list(dict.fromkeys(stages)) == ["load", "optimize", "place", "reference", "compile", "check", "write"]
+
+
+def test_build_report_explains_passes_and_kernels(model, tmp_path):
+    report = read_bundle(build(model, "onnxruntime", tmp_path / "out")).report()
+    folded = {p["name"]: p["applied"] for p in report["passes"]}
+    assert folded["fold_batch_norm"] == 2
+    assert report["model"]["after"]["nodes"] < report["model"]["before"]["nodes"]
+    assert sum(k["macs"] for k in report["kernels"]) == report["model"]["after"]["macs"] > 0
+    (output,) = report["golden"]["outputs"]
+    assert 0 <= output["error"] <= output["tolerance"]
+    page = (tmp_path / "out/report.html").read_text()
+    assert "fold_batch_norm" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_page_escapes_names_when_they_hold_markup(tmp_path):
+    b = Builder()
+    graph = b.output(b("Relu", b.input("<script>x</script>", 2, 3)))
+    folder = build(save(graph, tmp_path / "a&<b>.onnx"), "onnxruntime", tmp_path / "out")
+    page = (folder / "report.html").read_text()
+    assert "<b>.onnx" not in page
+    assert "<title>a&amp;&lt;b&gt;" in page
+    assert "<script" not in page
+
+
+def test_build_keeps_the_old_bundle_when_the_engine_is_wrong(model, tmp_path, monkeypatch):
+    from edgec.backends.onnxruntime.session import SessionRunner
+
+    folder = build(model, "onnxruntime", tmp_path / "out")
+    before = tree(folder)
+    run, factor = SessionRunner.run, np.float32(1.001)
+    monkeypatch.setattr(SessionRunner, "run", lambda self, f: {n: a * factor for n, a in run(self, f).items()})
+    with pytest.raises(InternalError, match="does not give the numbers"):
+        build(model, "onnxruntime", folder)
+    assert tree(folder) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "out"]
+
+
+def test_build_says_so_when_the_engine_cannot_run_here(model, tmp_path, monkeypatch):
+    from edgec.backends.onnxruntime.backend import OnnxRuntimeBackend
+
+    def refuse(self, artifact, target):
+        raise UserError("no such processor here", hint="use the device")
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "load", refuse)
+    folder = build(model, "onnxruntime", tmp_path / "out")
+    golden = read_bundle(folder).report()["golden"]
+    assert (golden["ran"], golden["reason"]) == (False, "no such processor here")
+    assert "no such processor here" in (folder / "report.html").read_text()
+
+
+def test_build_refuses_when_something_else_stands_there(model, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/thesis.txt").write_text("years")
+    with pytest.raises(UserError, match="not an edgec bundle"):
+        build(model, "onnxruntime", tmp_path / "precious")
+    assert (tmp_path / "precious/thesis.txt").read_text() == "years"
+    with pytest.raises(UserError, match="there is a file"):
+        build(model, "onnxruntime", model)
+
+
+def test_build_fills_a_folder_when_it_is_empty(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert read_bundle(build(model, "onnxruntime", tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(("options", "error", "message"), [
+    ({"precision": "int8"}, Unsupported, "int8"), ({"require": "fast"}, UserError, "require"),
+    ({"threads": 0}, UserError, "threads"), ({"samples": 0}, UserError, "samples"),
+    ({"golden": "nowhere.npz"}, UserError, "no such file"), ({"target": "rpi44"}, UserError, "rpi4"),
+], ids=["precision", "require", "threads", "samples", "golden", "target"])
+def test_build_refuses_when_an_option_is_wrong(model, tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        build(model, **{"target": "onnxruntime", "output": tmp_path / "out", **options})
+    assert not (tmp_path / "out").exists()
+
+
+def test_build_falls_back_when_the_own_backend_is_not_there(model, tmp_path):
+    report = read_bundle(build(model, "jetson", tmp_path / "out")).report()
+    assert report["target"]["name"] == "jetson-orin-nano"
+    assert {k["backend"] for k in report["kernels"]} == {"onnxruntime"}
+    assert {r["rule"] for k in report["kernels"] for r in k["reason"]} == {"tensorrt.later"}
+    with pytest.raises(Unsupported) as caught:
+        build(model, "jetson", tmp_path / "out", require="native")
+    assert len(caught.value.refusals) == len(report["kernels"])
+
+
+SLOW_BUILD = """
+import sys, time
+from edgec.driver import build
+def pause(stage, share=None, detail=""):
+    print(stage, flush=True)
+    if stage == sys.argv[3]:
+        time.sleep(30)
+build(sys.argv[1], "onnxruntime", sys.argv[2], progress=pause)
+"""
+
+
+@pytest.mark.parametrize("stage", ["load", "compile", "write"])
+def test_build_keeps_the_old_bundle_when_it_is_interrupted(model, tmp_path, stage):
+    folder = build(model, "onnxruntime", tmp_path / "out")
+    before = tree(folder)
+    process = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, str(model), str(folder), stage],
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path.cwd())
+    for line in process.stdout:
+        if line.strip() == stage:
+            break
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+    process.stdout.close()
+    assert process.returncode != 0
+    assert tree(folder) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "out"]
+
+
+FULL_DISK = """
+import resource, sys
+from edgec.driver import build
+from edgec.errors import UserError
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # bytes; a larger file fails as on a full disk
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+build(sys.argv[1], "onnxruntime", sys.argv[2])
+"""
+
+
+def test_build_leaves_nothing_when_files_cannot_be_written(model, tmp_path):
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    failed = subprocess.run([sys.executable, "-c", FULL_DISK, str(model), str(tmp_path / "out")], check=False,
+                            capture_output=True, text=True, env=environment)
+    assert failed.returncode != 0
+    assert "File too large" in failed.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_manifest_holds_no_path_and_no_time(model, tmp_path):
+    folder = build(model, "onnxruntime", tmp_path / "out")
+    for name in ("manifest.json", "report.json", "report.html"):
+        assert str(tmp_path) not in (folder / name).read_text()
+    assert json.loads((folder / "manifest.json").read_text())["model"]["file"] == "net.onnx"

@@ -1,0 +1,159 @@
+import zipfile
+
+import numpy as np
+import pytest
+
+from edgec.backends.onnx_export import to_model
+from edgec.errors import UserError
+from edgec.golden import Golden, difference, draw, index_limit, make_golden, read_inputs, read_npz, write_npz
+from edgec.ir import DType, TensorType, Value
+from tests.models import BLOCKS, Builder
+
+
+def golden_of(graph, **options):
+    return make_golden(graph, to_model(graph).SerializeToString(), **options)
+
+
+def embedding(rows=7):
+    """Token ids through a cast, a reshape and a shift into a table of `rows`, and a second, larger table."""
+    b = Builder()
+    ids = b.input("ids", 2, 3, dtype=DType.INT64)
+    flat = b("Cast", b("Reshape", ids, [6]), to=DType.INT32)
+    return b.output(b("Gather", b.weight(rows, 4), flat, axis=0), b("Gather", b.weight(4, rows + 5), flat, axis=1))
+
+
+def test_index_limit_is_the_smallest_table_when_ids_pass_through_other_nodes():
+    assert index_limit(embedding(7).inputs[0]) == 7
+
+
+def test_index_limit_is_none_when_nothing_is_indexed():
+    b = Builder()
+    ids = b.input("ids", 2, 3, dtype=DType.INT64)
+    assert index_limit(b.output(b("Add", ids, 3)).inputs[0]) is None
+
+
+def test_draw_stays_inside_the_table_when_ids_index_one():
+    drawn = np.concatenate([draw(embedding(2).inputs[0], seed).ravel() for seed in range(20)])
+    assert set(drawn) == {0, 1}
+    assert drawn.dtype == np.int64
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [(DType.UINT8, 0, 255), (DType.INT8, -128, 127),
+                                                    (DType.INT32, 0, 9), (DType.BOOL, 0, 1)])
+def test_draw_covers_the_range_when_the_type_is_small(dtype, low, high):
+    drawn = draw(Value("x", TensorType(dtype, (4000,))), 0)
+    assert (int(drawn.min()), int(drawn.max())) == (low, high)
+    assert drawn.dtype == dtype.numpy
+
+
+def test_draw_depends_on_name_and_seed_only():
+    type_ = TensorType(DType.FLOAT32, (50,))
+    first = draw(Value("x", type_), 1)
+    np.testing.assert_array_equal(first, draw(Value("x", type_), 1))
+    assert not np.array_equal(first, draw(Value("y", type_), 1))
+    assert not np.array_equal(first, draw(Value("x", type_), 2))
+
+
+def test_make_golden_allows_a_ten_thousandth_when_outputs_are_float():
+    golden = golden_of(BLOCKS["mlp"](), samples=3)
+    largest = max(np.abs(o["softmax"]).max() for o in golden.outputs)
+    assert golden.tolerance["softmax"] == pytest.approx(1e-4 * largest, rel=1e-3)
+    assert len(golden.inputs) == 3
+
+
+def test_make_golden_allows_nothing_when_outputs_are_integers():
+    b = Builder()
+    golden = golden_of(b.output(b("ArgMax", b.input("x", 3, 5), axis=1)))
+    assert list(golden.tolerance.values()) == [0.0]
+
+
+def test_make_golden_says_what_to_do_when_random_inputs_fail():
+    b = Builder()
+    i = b.input("i", 1, dtype=DType.INT64)
+    graph = b.output(b("Gather", b.weight(4, 3), b("Add", i, 100)))
+    with pytest.raises(UserError, match="--golden"):
+        golden_of(graph)
+
+
+def test_check_finds_the_worst_sample_when_an_output_is_wrong():
+    golden = golden_of(BLOCKS["mlp"](), samples=3)
+    answers = [dict(o) for o in golden.outputs]
+    answers[1] = {"softmax": answers[1]["softmax"] + np.float32(0.01)}
+    (check,) = golden.check(lambda feeds: answers.pop(0))
+    assert not check.ok
+    assert check.sample == 1
+    assert check.error == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(("result", "reference", "error"), [
+    ([1.0, np.nan], [1.0, np.nan], 0.0), ([1.0, 2.0], [1.0, np.nan], np.inf), ([1.0, np.nan], [1.0, 2.0], np.inf),
+    ([np.inf, 1.5], [np.inf, 1.0], 0.5), ([-np.inf, 1.0], [np.inf, 1.0], np.inf), ([1.0], [1.0, 2.0], np.inf),
+], ids=["nan", "no-nan", "new-nan", "inf", "other-inf", "shape"])
+def test_difference_is_infinite_when_values_are_of_another_kind(result, reference, error):
+    assert difference(np.array(result, np.float32), np.array(reference, np.float32)) == error
+
+
+def test_difference_is_exact_when_integers_are_large():
+    assert difference(np.array([2**40 + 1]), np.array([2**40])) == 1.0
+
+
+def test_read_gives_what_was_written_when_names_and_types_are_odd(tmp_path):
+    import ml_dtypes
+
+    inputs = {"a/b": np.arange(3, dtype=np.int64), "..\\x\0": np.array(["ä", "bc"], object),
+              "h": np.array([1.5, -2], ml_dtypes.bfloat16)}
+    outputs = {"y": np.float32(2).reshape(())}
+    Golden((inputs,), (outputs,), {"y": 0.25}).write(tmp_path / "golden.npz")
+    types = {n: TensorType(DType.of(a), a.shape) for n, a in (inputs | outputs).items()}
+    read = Golden.read(tmp_path / "golden.npz", {n: types[n] for n in inputs}, {"y": types["y"]})
+    assert read.tolerance == {"y": 0.25}
+    for name, array in inputs.items():
+        np.testing.assert_array_equal(read.inputs[0][name], array)
+        assert read.inputs[0][name].dtype == array.dtype
+    assert read.outputs[0]["y"].shape == ()
+
+
+def test_write_npz_gives_the_same_bytes_when_order_differs(tmp_path):
+    write_npz(tmp_path / "a.npz", {"x": np.arange(3), "y": np.ones(2)})
+    write_npz(tmp_path / "b.npz", {"y": np.ones(2), "x": np.arange(3)})
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_read_npz_refuses_when_the_file_would_unpack_to_too_much(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
+        archive.writestr("x.npy", b"")
+        archive.getinfo("x.npy").file_size = 1 << 40
+    with pytest.raises(UserError, match="unpacks to"):
+        read_npz(tmp_path / "bomb.npz")
+
+
+def test_read_npz_refuses_when_objects_are_pickled(tmp_path):
+    np.savez(tmp_path / "p.npz", x=np.array([{"a": 1}], object))
+    with pytest.raises(UserError, match="cannot read the arrays"):
+        read_npz(tmp_path / "p.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04broken", b"hello"], ids=["empty", "zip", "text"])
+def test_read_npz_refuses_when_the_file_is_something_else(tmp_path, content):
+    (tmp_path / "f.npz").write_bytes(content)
+    with pytest.raises(UserError, match="cannot read the arrays"):
+        read_npz(tmp_path / "f.npz")
+
+
+def test_read_inputs_splits_samples_when_there_is_one_more_axis(tmp_path):
+    inputs = BLOCKS["mlp"]().inputs  # x [2, 7]
+    np.savez(tmp_path / "x.npz", x=np.arange(42).reshape(3, 2, 7).astype(np.float64))
+    samples = read_inputs(tmp_path / "x.npz", inputs)
+    assert [s["x"].shape for s in samples] == [(2, 7)] * 3
+    assert samples[1]["x"].dtype == np.float32
+    assert samples[1]["x"][0, 0] == 14
+
+
+@pytest.mark.parametrize(("arrays", "message"), [
+    ({"a": np.ones((2, 7)), "b": np.ones(1)}, "are called a, b"), ({"x": np.ones((2, 8))}, r"shape \[2, 8\]"),
+    ({"x": np.ones((0, 2, 7))}, "or none"), ({"x": np.ones((2, 7), complex)}, "dtype complex128"),
+], ids=["names", "shape", "none", "dtype"])
+def test_read_inputs_refuses_when_arrays_do_not_fit(tmp_path, arrays, message):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        read_inputs(tmp_path / "x.npz", BLOCKS["mlp"]().inputs)
