@@ -163,7 +163,8 @@ def test_verify_names_the_rule(rule, change):
 
 @pytest.mark.parametrize("change", [
     quant(), quant(scale=[1, 2, 3], axis=1), quant(scale=[1, 2], axis=-2),
-    quant(scale=[[1, 2], [3, 4]], axis=1, block=2), quant(dtype=DType.UINT4, zero=15), sparsity(1, 2, 0, array=[[1, 0, 0], [0, 1, 0]]),
+    quant(scale=[[1, 2], [3, 4]], axis=1, block=2), quant(dtype=DType.UINT4, zero=15),
+    sparsity(1, 2, 0, array=[[1, 0, 0], [0, 1, 0]]),
     sparsity(1, 2, 1, array=[[1, 0, 1], [0, 1, 0]]),
 ], ids=range(7))
 def test_verify_accepts_annotations_that_fit(change):
