@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgec.ir.graph import Graph, Node, Value
+from edgec.ir.quantize import dequantize
 from edgec.ir.types import DType, Quant
 
 _GRIDS = frozenset({DType.INT4, DType.UINT4, DType.INT8, DType.UINT8, DType.INT16, DType.UINT16, DType.INT32})
@@ -47,28 +48,17 @@ def quant_of(node: Node) -> Quant | None:
     axis = node.attributes.get("axis", 1)
     if not isinstance(block, int) or not isinstance(axis, int):
         return None
-    rank = node.outputs[0].type.rank
-    if block:
-        return Quant(integers, steps, zeros, axis % rank, block)
-    if steps.size == 1:
+    if steps.size == 1 and not block:
         return Quant(integers, steps.reshape(()), zeros.reshape(()))
-    return Quant(integers, steps, zeros, axis % rank)
-
-
-def dequantize(array: np.ndarray, quant: Quant) -> np.ndarray:
-    """Formula: scale * (q - zero_point), in float32."""
-    scale, zero = quant.scale, quant.zero_point.astype(np.int64)
-    if quant.axis is not None:
-        if quant.block:
-            extent = array.shape[quant.axis]
-            scale, zero = (
-                np.repeat(p, quant.block, axis=quant.axis).take(range(extent), quant.axis) for p in (scale, zero)
-            )
-        else:
-            shape = [1] * array.ndim
-            shape[quant.axis] = -1
-            scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return np.asarray((array.astype(np.int64) - zero).astype(np.float32) * scale, np.float32)
+    shape = node.outputs[0].type.shape
+    if not -len(shape) <= axis < len(shape) or block < 0:
+        return None
+    axis %= len(shape)
+    extent = shape[axis]
+    if block:
+        expected = (*shape[:axis], None if extent is None else -(-extent // block), *shape[axis + 1 :])
+        return Quant(integers, steps, zeros, axis, block) if steps.shape == expected else None
+    return Quant(integers, steps, zeros, axis) if steps.shape == (extent,) else None
 
 
 def _fold_constant(graph: Graph, node: Node) -> None:

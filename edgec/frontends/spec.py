@@ -45,7 +45,8 @@ def normalize(inputs: InputSpecs | None) -> dict[str, InputSpec]:
 def unknown_name(name: str, known: Iterable[str], where: str, what: str = "input") -> UserError:
     """The error for a name that the model does not have, with the nearest one that it has."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    lower = {k.lower(): k for k in known}
+    near = [lower[k] for k in difflib.get_close_matches(name.lower(), lower, n=1)]
     return UserError(
         f"the model has no {what} {name!r}",
         where=where,

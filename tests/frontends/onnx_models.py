@@ -17,15 +17,31 @@ def tensor(name: str, array: object) -> TensorProto:
     return numpy_helper.from_array(np.asarray(array), name)
 
 
-def model(nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, Sequence[object]], outputs: Sequence[str],
-          constants: Mapping[str, object] | None = None, *, opset: int = 17, ir_version: int = 8,
-          dtypes: Mapping[str, int] | None = None, functions: Sequence[onnx.FunctionProto] = (),
-          domains: Sequence[str] = ()) -> onnx.ModelProto:
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[object]],
+    outputs: Sequence[str],
+    constants: Mapping[str, object] | None = None,
+    *,
+    opset: int = 17,
+    ir_version: int = 8,
+    dtypes: Mapping[str, int] | None = None,
+    functions: Sequence[onnx.FunctionProto] = (),
+    domains: Sequence[str] = (),
+) -> onnx.ModelProto:
     graph = helper.make_graph(
-        list(nodes), "test",
-        [helper.make_tensor_value_info(n, (dtypes or {}).get(n, TensorProto.FLOAT), list(s)) for n, s in inputs.items()],
-        [helper.make_value_info(n, TypeProto(tensor_type=TypeProto.Tensor(elem_type=(dtypes or {}).get(n, 1)))) for n in outputs],
-        initializer=[tensor(n, a) for n, a in (constants or {}).items()])
+        list(nodes),
+        "test",
+        [
+            helper.make_tensor_value_info(n, (dtypes or {}).get(n, TensorProto.FLOAT), list(s))
+            for n, s in inputs.items()
+        ],
+        [
+            helper.make_value_info(n, TypeProto(tensor_type=TypeProto.Tensor(elem_type=(dtypes or {}).get(n, 1))))
+            for n in outputs
+        ],
+        initializer=[tensor(n, a) for n, a in (constants or {}).items()],
+    )
     imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
     return helper.make_model(graph, opset_imports=imports, ir_version=ir_version, functions=list(functions))
 
