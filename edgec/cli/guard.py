@@ -31,7 +31,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(*args: Any, traceback: bool = False, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, _terminate)
+        before = signal.signal(signal.SIGTERM, _terminate)
         try:
             command(*args, **kwargs)
             sys.stdout.flush()
@@ -50,6 +50,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             what = f"edgec failed unexpectedly: {type(error).__name__}: {_first_line(error)}"
             _fail(InternalError(what), traceback, error)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     signature = inspect.signature(command, eval_str=True)  # typer reads types, not their names
     extra = inspect.Parameter("traceback", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Traceback)
