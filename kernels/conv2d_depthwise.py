@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from edgec.kernels import convolution, epilogue
 from edgec.kernels.convolution import Convolution
-from edgec.kernels.emit import Expr, Writer, lanes, load, local, loop, splat, store, vectorized, write
+from edgec.kernels.emit import Expr, Writer, lanes, load, local, loop, splat, store, unrolled, vectorized, write
 from edgec.kernels.epilogue import Epilogue, Lower, pack_channels
 from edgec.kernels.machine import Tile, known_machine, machine
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
-from edgec.kernels.window import Area, Positions, areas, taps, too_many_sides
+from edgec.kernels.window import Area, Block, areas, each, taps, too_many_sides
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -70,18 +70,18 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
 
         def tile(n: Expr, c: Expr, area: Area) -> None:
             accumulators = local(area.columns * b)
-            for j in range(area.columns):
+            with unrolled(area.columns) as j:
                 store(accumulators, splat(0, b) if bias is None else load(bias, lanes(c * b, b)), lanes(j * b, b))
 
-            def tap(r: Expr, s: Expr, positions: Positions) -> None:
-                for _, j in positions:
+            def tap(r: Expr, s: Expr, positions: Block) -> None:
+                with each(positions) as (_, j):
                     place = lanes(j * b, b)
                     value = load(x, n, c, window.row(area.row, r), window.column(area.column + j, s), lanes(0, b))
                     product = value * load(weights, 0, c, r, s, lanes(0, b))
                     store(accumulators, load(accumulators, place) + product, place)
 
             taps(window, area, tap, unroll=True)
-            for j in range(area.columns):
+            with unrolled(area.columns) as j:
                 position = (n, c, area.row, area.column + j)
                 result = after.finish(position, accumulators, j * b)
                 with vectorized(b) as e:

@@ -34,13 +34,14 @@ from edgec.kernels.emit import (
     loop,
     splat,
     store,
+    unrolled,
     vectorized,
     write,
 )
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
-from edgec.kernels.window import Area, Positions, areas, runs, taps, too_many_sides
+from edgec.kernels.window import Area, Block, areas, each, runs, taps, too_many_sides
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -117,20 +118,21 @@ class _Direct:
     def _tile(self, n: Expr, g: Expr, first: Expr, blocks: int, area: Area) -> None:
         """One register tile: start from the bias, reduce, finish, store."""
         b = self.cpu.lanes
-        positions = area.positions
-        accumulators = local(len(positions) * blocks * b)
+        accumulators = local(area.rows * area.columns * blocks * b)
         block = g * self.k_blocks + first
-        for i, _ in enumerate(positions):
-            for k in range(blocks):
-                start = splat(0, b) if self.bias is None else load(self.bias, lanes((block + k) * b, b))
-                store(accumulators, start, lanes((i * blocks + k) * b, b))
+
+        def vector(i: Expr, j: Expr, k: Expr) -> Expr:
+            return ((i * area.columns + j) * blocks + k) * b
+
+        with each(area.block) as (i, j), unrolled(blocks) as k:
+            start = splat(0, b) if self.bias is None else load(self.bias, lanes((block + k) * b, b))
+            store(accumulators, start, lanes(vector(i, j, k), b))
         self._reduce(accumulators, n, g, block, blocks, area)
-        for i, (row, column) in enumerate(positions):
-            for k in range(blocks):
-                place = (n, block + k, area.row + row, area.column + column)
-                result = self.after.finish(place, accumulators, (i * blocks + k) * b)
-                with vectorized(b) as e:
-                    store(self.y, result(e), *place, e)
+        with each(area.block) as (i, j), unrolled(blocks) as k:
+            place = (n, block + k, area.row + i, area.column + j)
+            result = self.after.finish(place, accumulators, vector(i, j, k))
+            with vectorized(b) as e:
+                store(self.y, result(e), *place, e)
 
     def _reduce(self, accumulators: Buffer, n: Expr, g: Expr, block: Expr, blocks: int, area: Area) -> None:
         """Add all products of the tile: blocks of input channels, taps, channels of the block."""
@@ -139,7 +141,7 @@ class _Direct:
         count = channels if self.plain else -(-channels // b)
 
         def slab(c: Expr, depth: int) -> None:
-            def tap(r: Expr, s: Expr, positions: Positions) -> None:
+            def tap(r: Expr, s: Expr, positions: Block) -> None:
                 start = (block * count + c * blocks) * taps_ + (r * self.window.taps[1] + s) * blocks
                 self._products(accumulators, n, g * count + c, r, s, start, blocks, area, positions, depth)
 
@@ -153,35 +155,36 @@ class _Direct:
             slab(whole, rest)
 
     def _products(self, accumulators: Buffer, n: Expr, x_block: Expr, r: Expr, s: Expr, start: Expr, blocks: int,
-                  area: Area, positions: Positions, channels: int) -> None:
+                  area: Area, positions: Block, channels: int) -> None:
         """accumulators[position, k] += x[position, channel] * w[channel, k] for `channels` channels of one tap.
 
         start: of this tap's weights, counted in vectors for each channel of a block.
         """
         b, window = self.cpu.lanes, self.window
         depth = 1 if self.plain else b
-        rows = [(i * area.columns + j, window.row(area.row + i, r), window.column(area.column + j, s))
-                for i, j in positions]
 
-        def step(channel: Expr, numbers: list[Expr]) -> None:
-            vectors = [load(self.weights, lanes((start * depth + channel * blocks + k) * b, b)) for k in range(blocks)]
-            for (i, _, _), number in zip(rows, numbers, strict=True):
-                for k in range(blocks):
-                    place = lanes((i * blocks + k) * b, b)
-                    store(accumulators, load(accumulators, place) + number * vectors[k], place)
+        def step(channel: Expr) -> None:
+            with each(positions) as (i, j), unrolled(blocks) as k:
+                source = (n, x_block, window.row(area.row + i, r), window.column(area.column + j, s))
+                if self.plain:
+                    number = load(self.x, *source)
+                elif self.cpu.by_element:
+                    number = lane(load(self.x, *source, lanes(0, b)), channel)
+                else:
+                    number = load(self.x, *source, channel)
+                weight = load(self.weights, lanes(((start * depth) + channel * blocks + k) * b, b))
+                place = lanes(((i * area.columns + j) * blocks + k) * b, b)
+                store(accumulators, load(accumulators, place) + broadcast(number, b) * weight, place)
 
         if self.plain:
-            step(0, [broadcast(load(self.x, n, x_block, y, x), b) for _, y, x in rows])
+            step(0)
         elif self.cpu.by_element:
-            inputs = [load(self.x, n, x_block, y, x, lanes(0, b)) for _, y, x in rows]
-            for channel in range(channels):
-                step(channel, [broadcast(lane(v, channel), b) for v in inputs])
+            with unrolled(channels) as channel:
+                step(channel)
         else:
             for first, count, unroll in runs(split_even(channels, self.tile.unroll)):
-                with loop(count) as t:
-                    for u in range(unroll):
-                        channel = first + t * unroll + u
-                        step(channel, [broadcast(load(self.x, n, x_block, y, x, channel), b) for _, y, x in rows])
+                with loop(count) as t, unrolled(unroll) as u:
+                    step(first + t * unroll + u)
 
 
 def pack_weights(array: np.ndarray, groups: int, block: int, tile: int, plain: bool) -> np.ndarray:

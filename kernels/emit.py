@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
@@ -12,13 +14,39 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 Expr = Any  # tvm.ir.PrimExpr; TVM has no stubs
-Buffer = Any
 Argument = Input | Output | Constant | Workspace
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory with a shape. TVM sees one dimension only: flattening indices is by far its slowest pass."""
+
+    data: Any
+    shape: tuple[int, ...]
+
+    def flat(self, index: Sequence[Expr]) -> Expr:
+        """Row-major position of an index whose last entry may be a vector of indices."""
+        last = index[-1]
+        vector = isinstance(last, tirx.Ramp)
+        position: Expr = 0
+        constant, stride = 0, 1
+        for i, extent in zip(reversed([*index[:-1], last.base if vector else last]), reversed(self.shape), strict=True):
+            if isinstance(i, int):
+                constant += i * stride
+            else:
+                position = position + i * stride
+            stride *= extent
+        return tirx.Ramp(position + constant, 1, last.lanes) if vector else position + constant
 
 
 def loop(extent: int, start: int = 0) -> AbstractContextManager[Expr]:
     """A loop from `start` over `extent` values; no loop and the plain number if there is just one."""
     return nullcontext(start) if extent == 1 else T.serial(start, start + extent)
+
+
+def unrolled(extent: int, start: int = 0) -> AbstractContextManager[Expr]:
+    """A loop that is written out, after most of TVM's passes have seen it once."""
+    return nullcontext(start) if extent == 1 else T.unroll(start, start + extent)
 
 
 @contextmanager
@@ -38,7 +66,7 @@ def lanes(base: Expr, count: int) -> Expr:
 
 def load(buffer: Buffer, *index: Expr) -> Expr:
     """The element, or the vector if the last index is a Ramp."""
-    return tirx.BufferLoad(buffer, list(index))
+    return tirx.BufferLoad(buffer.data, [buffer.flat(index)])
 
 
 def broadcast(value: Expr, count: int) -> Expr:
@@ -58,12 +86,12 @@ def lane(vector: Expr, index: int) -> Expr:
 
 def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
     """Write an element or a vector."""
-    T.buffer_store(buffer, value, list(index))
+    T.buffer_store(buffer.data, value, [buffer.flat(index)])
 
 
 def local(size: int, dtype: str = "float32") -> Buffer:
-    """Memory that becomes registers: every index of it must be a number at build time or a vector lane."""
-    return T.alloc_buffer((size,), dtype, scope="local")
+    """Memory that becomes registers: its indices must be numbers once `unrolled` loops are written out."""
+    return Buffer(T.alloc_buffer((size,), dtype, scope="local"), (size,))
 
 
 def vectorized(count: int) -> AbstractContextManager[Expr]:
@@ -84,9 +112,9 @@ class Writer:
 
     def pointer(self, argument: Argument, shape: Sequence[int], dtype: str = "float32") -> Buffer:
         """Declare the next parameter. All parameters must be declared before the first statement."""
-        buffer = T.arg(f"p{len(self._arguments)}", T.buffer(tuple(shape), dtype))
+        data = T.arg(f"p{len(self._arguments)}", T.buffer((prod(shape),), dtype))
         self._arguments.append(argument)
-        return buffer
+        return Buffer(data, tuple(shape))
 
     @property
     def arguments(self) -> tuple[Argument, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 from edgec.errors import InternalError
@@ -24,12 +26,12 @@ class Machine:
     def fits(self, positions: int, blocks: int) -> bool:
         """True if the accumulators of `positions` x `blocks` vectors and what they are made of stay in registers.
 
-        By element: the input vectors of all positions and one row of weights are alive at once. Broadcast: only the
-        shorter side is, plus one register; with 32 registers 4 are left over for addresses of spilled temporaries.
+        By element: the input vectors of all positions and one row of weights are alive at once, and one more.
+        Broadcast: only the shorter side is, plus one register.
         """
         accumulators = positions * blocks
         if self.by_element:
-            return accumulators + positions + blocks <= self.registers
+            return accumulators + positions + blocks < self.registers
         return accumulators + min(positions, blocks) + 1 <= self.registers + (1 if self.registers == 32 else 0) \
             and accumulators <= self.registers - 4
 
@@ -79,7 +81,9 @@ class Tile:
 
 
 _LATENCY = 10  # multiply-adds that must be independent to hide their latency: 4 cycles x 2 units, and slack
-_BODY = 96  # instructions in one unrolled loop body; beyond about 300 in all, decoded-instruction caches overflow
+_BODY = 60  # instructions in one unrolled loop body; longer ones ran at half speed from a cache of decoded instructions
+_SLOT = 0.5  # of a load that hits the first cache, where two can start in a cycle
+_LINE = 2.0  # further slots for a cache line of weights, which come from the second cache
 
 
 def tiles(cpu: Machine, rows: int, columns: int, blocks: int) -> list[Tile]:
@@ -94,24 +98,27 @@ def tiles(cpu: Machine, rows: int, columns: int, blocks: int) -> list[Tile]:
     return space
 
 
+@cache
 def choose_tile(cpu: Machine, rows: int, columns: int, blocks: int) -> Tile:
     """The tile that needs the fewest instruction slots for the whole output.
 
-    One step of the reduction costs a tile its multiply-adds (at least `_LATENCY`) and half a slot for each load; an
-    output is covered by `split_even` in all three directions. Ties: more columns, because rows of the output are
-    contiguous in memory.
+    One step of the reduction costs a tile its multiply-adds (at least `_LATENCY`), `_SLOT` for each load, and `_LINE`
+    for each cache line of weights; an output is covered by `split_even` in all three directions. Ties: more columns,
+    because rows of the output are contiguous in memory.
     """
-    loads = cpu.lanes if cpu.by_element else 1
+    weight = _SLOT + _LINE * cpu.lanes / 16
+    number = weight / cpu.lanes if cpu.by_element else _SLOT
 
     def cost(tile: Tile) -> float:
         total = 0.0
-        for (_, r), (_, c), (_, b) in product(split_even(rows, tile.rows), split_even(columns, tile.columns),
-                                              split_even(blocks, tile.blocks)):
-            total += max(r * c * b, _LATENCY) + 0.5 * (r * c / loads + b)
+        cuts = (_lengths(rows, tile.rows), _lengths(columns, tile.columns), _lengths(blocks, tile.blocks))
+        for (r, times_r), (c, times_c), (b, times_b) in product(*cuts):
+            total += times_r * times_c * times_b * (max(r * c * b, _LATENCY) + r * c * number + b * weight)
         return total
 
-    return min(_representative(tiles(cpu, rows, columns, blocks)), key=lambda t: (cost(t), -t.columns))
+    return min(tiles(cpu, rows, columns, blocks), key=lambda t: (cost(t), -t.columns))
 
 
-def _representative(space: list[Tile]) -> list[Tile]:
-    return sorted(space, key=lambda t: (t.rows, t.columns, t.blocks))
+def _lengths(extent: int, size: int) -> list[tuple[int, int]]:
+    """The lengths of `split_even` and how often each occurs."""
+    return sorted(Counter(length for _, length in split_even(extent, size)).items())

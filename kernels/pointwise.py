@@ -8,7 +8,7 @@ Applies when: every node is pointwise, one result of rank 3 or 4, float32, and o
 from __future__ import annotations
 
 from edgec.kernels import epilogue
-from edgec.kernels.emit import Writer, loop, store, vectorized, write
+from edgec.kernels.emit import Writer, loop, store, unrolled, vectorized, write
 from edgec.kernels.epilogue import Epilogue, Lower, geometry
 from edgec.kernels.machine import known_machine, machine
 from edgec.kernels.program import Output, TensorProgram
@@ -46,11 +46,10 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
         after = Epilogue(kernel, b, lower, writer, flat=True)
         y = writer.pointer(Output(result), (n_, blocks, 1, positions, b))
         after.prologue()
-        with loop(n_) as n, loop(blocks) as c, loop(positions // unroll) as p:
-            for u in range(unroll):
-                place = (n, c, 0, p * unroll + u)
-                value = after.finish(place)
-                with vectorized(b) as e:
-                    store(y, value(e), *place, e)
+        with loop(n_) as n, loop(blocks) as c, loop(positions // unroll) as p, unrolled(unroll) as u:
+            place = (n, c, 0, p * unroll + u)
+            value = after.finish(place)
+            with vectorized(b) as e:
+                store(y, value(e), *place, e)
 
     return write(kernel.name, body, ALGORITHM)

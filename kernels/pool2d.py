@@ -11,11 +11,24 @@ from __future__ import annotations
 
 import numpy as np
 from edgec.kernels import epilogue
-from edgec.kernels.emit import Expr, Writer, broadcast, lanes, load, local, loop, splat, store, vectorized, write
+from edgec.kernels.emit import (
+    Expr,
+    Writer,
+    broadcast,
+    lanes,
+    load,
+    local,
+    loop,
+    splat,
+    store,
+    unrolled,
+    vectorized,
+    write,
+)
 from edgec.kernels.epilogue import Epilogue, Lower, geometry
 from edgec.kernels.machine import Tile, known_machine, machine
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
-from edgec.kernels.window import Area, Positions, Window, areas, of_node, taps, too_many_sides
+from edgec.kernels.window import Area, Block, Window, areas, each, of_node, taps, too_many_sides
 from tvm import tirx
 
 from edgec.ir.graph import Node
@@ -89,18 +102,18 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
 
         def tile(n: Expr, c: Expr, area: Area) -> None:
             accumulators = local(area.columns * b)
-            for j in range(area.columns):
+            with unrolled(area.columns) as j:
                 store(accumulators, splat(float("-inf") if maximum else 0, b), lanes(j * b, b))
 
-            def tap(r: Expr, s: Expr, positions: Positions) -> None:
-                for _, j in positions:
+            def tap(r: Expr, s: Expr, positions: Block) -> None:
+                with each(positions) as (_, j):
                     place = lanes(j * b, b)
                     value = load(x, n, c, window.row(area.row, r), window.column(area.column + j, s), lanes(0, b))
                     old = load(accumulators, place)
                     store(accumulators, tirx.max(old, value) if maximum else old + value, place)
 
             taps(window, area, tap, unroll=window.taps[1] <= 7)
-            for j in range(area.columns):
+            with unrolled(area.columns) as j:
                 position = (n, c, area.row, area.column + j)
                 if divisors is not None:
                     count = splat(float(divisors.flat[0]), b) if table is None else broadcast(

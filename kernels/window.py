@@ -6,15 +6,23 @@ A tile whose window may reach outside is written out with the taps that exist, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
 
-from edgec.kernels.emit import Expr, inside, loop, when
+from edgec.kernels.emit import Expr, inside, loop, unrolled, when
 from edgec.kernels.machine import Tile, split_even
 
 from edgec.ir.graph import Node
 
-Positions = list[tuple[int, int]]
+
+@dataclass(frozen=True)
+class Block:
+    """Positions of a tile relative to its first: `rows` rows from `row`, `columns` columns from `column`."""
+
+    row: int
+    rows: int
+    column: int
+    columns: int
 
 
 _SIDES = 100  # tiles x taps that are written out: with 28 accumulators each, about 50 KiB of code
@@ -82,9 +90,9 @@ class Area:
     columns_inside: bool
 
     @property
-    def positions(self) -> Positions:
-        """Rows and columns relative to the first."""
-        return list(product(range(self.rows), range(self.columns)))
+    def block(self) -> Block:
+        """All positions of the tile."""
+        return Block(0, self.rows, 0, self.columns)
 
 
 def areas(window: Window, tile: Tile) -> Iterator[Area]:
@@ -113,33 +121,39 @@ def _along(window: Window, tile: Tile, row: Expr, rows: int, rows_inside: bool) 
             yield Area(row, rows, first + t * length, length, rows_inside, window.columns_inside(first, count * length))
 
 
-def taps(window: Window, area: Area, write: Callable[[Expr, Expr, Positions], None], unroll: bool = False) -> None:
-    """Write the loops over the window: `write(r, s, positions)` for the positions of the tile where the tap exists.
+def taps(window: Window, area: Area, write: Callable[[Expr, Expr, Block], None], unroll: bool = False) -> None:
+    """Write the loops over the window: `write(r, s, block)` for the positions of the tile where the tap exists.
 
     unroll: write the columns of the window one after the other even where no padding asks for it.
     """
 
-    def along(r: Expr, positions: Positions) -> None:
-        if area.columns_inside and not unroll:
-            with loop(window.taps[1]) as s:
-                write(r, s, positions)
+    def along(r: Expr, row: int, rows: int) -> None:
+        if area.columns_inside:
+            with (unrolled if unroll else loop)(window.taps[1]) as s:
+                write(r, s, Block(row, rows, 0, area.columns))
             return
         for s in range(window.taps[1]):
-            here = positions if area.columns_inside else [
-                p for p in positions if window.column_exists(int(area.column) + p[1], s)]
-            if here:
-                write(r, s, here)
+            here = [j for j in range(area.columns) if window.column_exists(int(area.column) + j, s)]
+            if here:  # an interval: the column that is read grows with j
+                write(r, s, Block(row, rows, here[0], len(here)))
 
     if area.rows == 1 or area.rows_inside:
         with loop(window.taps[0]) as r:
             source = window.row(area.row, r)
             with when(None if area.rows_inside else inside(source >= 0, source < window.h)):
-                along(r, area.positions)
+                along(r, 0, area.rows)
         return
     for r in range(window.taps[0]):
-        here = [p for p in area.positions if window.row_exists(int(area.row) + p[0], r)]
+        here = [i for i in range(area.rows) if window.row_exists(int(area.row) + i, r)]
         if here:
-            along(r, here)
+            along(r, here[0], len(here))
+
+
+@contextmanager
+def each(block: Block) -> Iterator[tuple[Expr, Expr]]:
+    """Every (row, column) of a block, written out."""
+    with unrolled(block.rows, block.row) as i, unrolled(block.columns, block.column) as j:
+        yield i, j
 
 
 def runs(pieces: Sequence[tuple[int, int]], joins: Callable[[int, int], bool] = lambda _first, _count: True,
