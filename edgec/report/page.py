@@ -9,7 +9,8 @@ from typing import Any
 
 from edgec.report.units import count, size
 
-_REASONS = 20  # a pass shows at most so many; report.json has all
+_OPEN = 3  # a cell shows so many items openly, more behind a line that opens
+_LISTED = 100  # and at most so many there; report.json has all
 
 def render(report: Mapping[str, Any]) -> str:
     """The page for a report as edgec.driver makes it. Every text from a model is escaped."""
@@ -74,10 +75,15 @@ def _placement(kernels: Sequence[Mapping[str, Any]], target: Mapping[str, Any]) 
     if not fallen:
         text = f"All {len(kernels)} kernels run on the target's own backend, <b>{native}</b>."
         return f"<h2>Placement</h2><p>{text}</p>"
-    rows = [[f"{_code(r['node'])}<br>{_toned('soft', escape(r['source']))}", escape(k["backend"]),
-             f"{escape(r['text'])}<br>{_toned('soft', _code(r['rule']))}"] for k in fallen for r in k["reason"]]
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for k in fallen:
+        for r in k["reason"]:
+            place = f" {_toned('soft', escape(r['source']))}" if r["source"] not in ("", r["node"]) else ""
+            reasons.setdefault((r["text"], r["rule"], k["backend"]), []).append(f"<div>{_code(r['node'])}{place}</div>")
+    rows = [[_foldable(nodes, "nodes"), escape(backend), f"{escape(text)}<br>{_toned('soft', _code(rule))}"]
+            for (text, rule, backend), nodes in reasons.items()]
     return (f'<h2>Placement</h2><p class="warn">{len(fallen)} of {len(kernels)} kernels do not run on '
-            f"<b>{native}</b>.</p>" + _table(["node", "runs on", f"why not on {native}"], rows))
+            f"<b>{native}</b>.</p>" + _table(["nodes", "run on", f"why not on {native}"], rows))
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
@@ -103,11 +109,8 @@ def _kernels(kernels: Sequence[Mapping[str, Any]]) -> str:
 def _passes(passes: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for p in passes:
-        refused = ""
-        if p["refused"]:
-            items = "".join(f"<div>{_code(r['node'])} {escape(r['text'])}</div>" for r in p["refused"][:_REASONS])
-            refused = f"<details><summary>{len(p['refused'])} left alone</summary>{items}</details>"
-        rows.append([_code(p['name']), str(p["matched"]), str(p["applied"]), refused])
+        refused = [f"<div>{_code(r['node'])} {escape(r['text'])}</div>" for r in p["refused"]]
+        rows.append([_code(p['name']), str(p["matched"]), str(p["applied"]), _foldable(refused, "left alone")])
     return "<h2>Passes</h2>" + _table(["pass", "#matched", "#applied", "why not"], rows)
 
 
@@ -123,6 +126,14 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ("".join(f"<td{kind}>{c}</td>" for kind, c in zip(kinds, row, strict=True)) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
+
+
+def _foldable(items: Sequence[str], what: str) -> str:
+    """A few items as they are; many behind a line that opens."""
+    if len(items) <= _OPEN:
+        return "".join(items)
+    rest = f"<div>and {len(items) - _LISTED} more, see report.json</div>" if len(items) > _LISTED else ""
+    return f"<details><summary>{len(items)} {what}</summary>{''.join(items[:_LISTED])}{rest}</details>"
 
 
 def _code(text: str) -> str:
