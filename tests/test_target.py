@@ -148,7 +148,8 @@ CPU implementer\t: 0x41
 CPU part\t: 0xd0b
 
 """
-V4 = "pni ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt avx f16c abm bmi1 avx2 bmi2 avx512f avx512dq avx512cd avx512bw avx512vl"
+V4 = ("pni ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt avx f16c abm bmi1 avx2 bmi2 "
+      "avx512f avx512dq avx512cd avx512bw avx512vl")
 SAPPHIRE = f"processor : 0\nmodel name : Xeon\nflags : {V4} avx512_vnni avx512_bf16 amx_bf16 amx_tile amx_int8\n"
 
 
