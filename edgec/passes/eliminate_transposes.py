@@ -40,6 +40,7 @@ def run(graph: Graph, options: Options) -> PassResult:
             _move(graph, region, report)
         if report.applied == before:
             break
+    report.matched = report.applied + len(report.refused)
     return PassResult(graph, report)
 
 
@@ -80,7 +81,6 @@ def _merge(graph: Graph, report: PassReport) -> None:
             reshape(graph, result, source)
         else:
             continue
-        report.matched += 1
         report.applied += 1
 
 
@@ -93,7 +93,6 @@ def _move(graph: Graph, region: list[Node], report: PassReport) -> None:
             best = gain, perm
     if best is None:
         return
-    report.matched += 1
     if best[0] <= 0:
         node = region[0]
         text = f"{len(region)} nodes in another layout would move {-best[0]} elements more"
