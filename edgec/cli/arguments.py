@@ -17,8 +17,8 @@ from edgec.target import list_targets
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Inputs = Annotated[list[str] | None, typer.Option(
-    "--input", help="Shape of an input: NAME=1x3x224x224 (with a type: NAME=1x128:int64). Repeatable.",
-    metavar="NAME=SHAPE")]
+    "--input", metavar="NAME=SHAPE", help="Shape of an input: NAME=1x3x224x224, NAME=1x128:int64, or without a name if "
+    "there is only one. Repeatable.")]
 Values = Annotated[list[str] | None, typer.Option(
     "--set", help="Bind an input to a constant: NAME=16000, or NAME=1,2,3. Repeatable.", metavar="NAME=VALUE")]
 TrustPickle = Annotated[bool, typer.Option(

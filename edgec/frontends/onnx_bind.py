@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from edgec.errors import Unsupported, UserError
 from edgec.frontends.onnx_tensors import MAX_ELEMENTS, element_type, tensor_dims
-from edgec.frontends.spec import InputSpec, option, unknown_name
+from edgec.frontends.spec import InputSpec, name_bare, option, unknown_name
 from edgec.ir.types import DType, TensorType
 
 Dims = list[Union[int, str, None]]
@@ -45,6 +45,7 @@ def bind(
             )
         element_type(value.type.tensor_type.elem_type, f"input {value.name!r}", where)
     names = [v.name for v in inputs]
+    specs = name_bare(specs, [n for n in names if n not in values], where)
     for name in (*specs, *values):
         if name not in names:
             raise unknown_name(name, names, where)

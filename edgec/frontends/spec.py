@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
 
@@ -40,6 +40,20 @@ def normalize(inputs: InputSpecs | None) -> dict[str, InputSpec]:
             )
         result[name] = spec
     return result
+
+
+def name_bare(specs: Mapping[str, InputSpec], names: Sequence[str], where: str) -> Mapping[str, InputSpec]:
+    """`specs` in which a shape without a name (under "") has the name of the only input that can take it.
+
+    Raises:
+        UserError: there are several such inputs, or none.
+    """
+    if "" not in specs:
+        return specs
+    if len(names) != 1:
+        raise UserError(f"a shape has no name, and the model has {len(names)} inputs that it could be for", where=where,
+                        expected=f"--input NAME={specs['']} with one of " + ", ".join(names) if names else "no --input")
+    return {names[0] if name == "" else name: spec for name, spec in specs.items()}
 
 
 def unknown_name(name: str, known: Iterable[str], where: str, what: str = "input") -> UserError:

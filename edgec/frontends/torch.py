@@ -24,7 +24,7 @@ from edgec.frontends import LoadedModel, torch_export
 from edgec.frontends.detect import FileKind
 from edgec.frontends.onnx import read_onnx
 from edgec.frontends.onnx_bind import bind
-from edgec.frontends.spec import InputSpec, unknown_name
+from edgec.frontends.spec import InputSpec, name_bare, unknown_name
 from edgec.frontends.torch_archive import TRUST, checked_copy
 from edgec.frontends.torch_checkpoint import build_module, find_state_dict
 
@@ -304,10 +304,12 @@ def _arguments(
         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
     open_ended = len(parameters) < len(inspect.signature(module.forward).parameters)
+    wanting = [n for n, p in parameters.items() if p.default is p.empty and n not in arrays]
+    specs = name_bare(specs, wanting, where)
     for name in (*specs, *arrays):
         if name not in parameters and not open_ended:
             raise unknown_name(name, parameters, where)
-    missing = [n for n, p in parameters.items() if p.default is p.empty and n not in specs and n not in arrays]
+    missing = [n for n in wanting if n not in specs]
     if missing:
         raise _needs_shapes(missing, where)
     random = np.random.default_rng(0)
@@ -331,6 +333,8 @@ def _script_arguments(script: torch.jit.ScriptModule, specs: Specs, arrays: Arra
     """Arguments of `forward` in order: tensors from shapes, numbers from values or defaults."""
     schema = [a for a in script.forward.schema.arguments if a.name != "self"]
     known = [a.name for a in schema]
+    tensors = [a.name for a in schema if str(a.type) == "Tensor" and not a.has_default_value() and a.name not in arrays]
+    specs = name_bare(specs, tensors, where)
     for name in (*specs, *arrays):
         if name not in known:
             raise unknown_name(name, known, where)
