@@ -47,12 +47,16 @@ def name_bare(specs: Mapping[str, InputSpec], names: Sequence[str], where: str) 
 
     Raises:
         UserError: there are several such inputs, or none.
+
     """
     if "" not in specs:
         return specs
     if len(names) != 1:
-        raise UserError(f"a shape has no name, and the model has {len(names)} inputs that it could be for", where=where,
-                        expected=f"--input NAME={specs['']} with one of " + ", ".join(names) if names else "no --input")
+        raise UserError(
+            f"a shape has no name, and the model has {len(names)} inputs that it could be for",
+            where=where,
+            expected=f"--input NAME={specs['']} with one of " + ", ".join(names) if names else "no --input",
+        )
     return {names[0] if name == "" else name: spec for name, spec in specs.items()}
 
 
