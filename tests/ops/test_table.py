@@ -85,6 +85,12 @@ def test_is_pure_looks_into_bodies():
     assert table.is_pure(Node("If", [], [], {"then_branch": Graph("empty")}))
 
 
+@pytest.mark.parametrize("schema", inference_ops(), ids=lambda s: s.name)
+def test_pure_agrees_with_onnx(schema):
+    random = schema.node_determinism == onnx.defs.OpSchema.NodeDeterminism.NonDeterministic
+    assert table.find(Node(schema.name, [], [])).pure is not random
+
+
 def test_commutative_ops_are_those_of_arithmetic_and_logic():
     found = {n for n in table.names() if table.find(Node(n, [], [])).commutative}
     assert found == {"Add", "Mul", "Sum", "Mean", "Max", "Min", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr",

@@ -1,0 +1,216 @@
+"""What keeps the tree in order: import directions, names, sizes, one home for op names, lean imports, packaging."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {"edgec": "edgec", "kernels": "edgec.kernels", "targets": "edgec.targets"}
+
+# A stage imports from itself, from the stages before it, and from COMMON.
+COMMON = {"errors", "host", "ir", "ops", "progress", "target", "targets"}
+STAGES = ["frontends", "passes", "calibrate", "compress", "plan", "kernels", "backends", "golden", "staging", "bundle",
+          "report", "runtime", "driver", "cli"]
+COMMON_MAY_IMPORT = {"errors": set(), "progress": set(), "targets": set(), "host": {"target"},
+                     "target": {"errors", "host"}, "ir": {"errors", "ops"}, "ops": {"ir"}}
+HEAVY = {  # library -> where it may be imported
+    "tvm": ("kernels/", "edgec/backends/tvm/"),
+    "torch": ("edgec/frontends/torch", "edgec/compress/"),
+    "tensorrt": ("edgec/backends/tensorrt/",),
+    "onnxruntime": ("edgec/backends/onnxruntime/", "edgec/frontends/torch"),
+    "onnx": ("edgec/frontends/", "edgec/ops/semantics.py", "edgec/passes/", "edgec/backends/", "edgec/golden.py"),
+    "typer": ("edgec/cli/",),
+    "rich": ("edgec/cli/",),
+    "pickle": ("edgec/frontends/torch",),
+}
+BANNED = re.compile(r"(?i)(^|_|\b)(util|utils|helper|helpers|manager|handler|processor|misc|stuff)(_|\b|$)")
+BANNED_CAMEL = re.compile(r"(Util|Utils|Helper|Helpers|Manager|Handler|Processor)($|[A-Z])")
+OP_HOMES = ("edgec/ops/", "edgec/backends/tvm/lower/", "edgec/compress/torch_ops/", "edgec/passes/")
+VERBS = ("fold_", "fuse_", "eliminate_", "insert_", "convert_", "recognise_", "choose_")
+
+
+def sources(*folders: str) -> list[str]:
+    """Python files below the folders, relative to the root."""
+    found = (p for folder in folders for p in (ROOT / folder).rglob("*.py"))
+    return sorted(p.relative_to(ROOT).as_posix() for p in found if "__pycache__" not in p.parts)
+
+
+PACKAGE = sources(*FOLDERS)
+
+
+@cache
+def tree(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"), file)
+
+
+def module_of(file: str) -> str:
+    folder, _, rest = file.partition("/")
+    return f"{FOLDERS[folder]}.{rest.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}".removesuffix(
+        ".__init__")
+
+
+def imports(file: str) -> set[str]:
+    """Modules that a file imports anywhere, in functions too; `from a import b` counts as `a.b` if that is a module."""
+    known, own = {module_of(f) for f in PACKAGE}, module_of(file)
+    found: set[str] = set()
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = own.split(".")[:len(own.split(".")) - node.level + file.endswith("__init__.py")]
+                base = ".".join([*above, base]).rstrip(".")
+            found.update(f"{base}.{a.name}" if f"{base}.{a.name}" in known else base for a in node.names)
+    return found
+
+
+def stage_of(module: str) -> str:
+    """First part below `edgec`; empty for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def test_every_part_of_edgec_is_a_stage_or_common():
+    assert {stage_of(module_of(f)) for f in PACKAGE} - {""} <= COMMON | set(STAGES)
+
+
+@pytest.mark.parametrize("file", PACKAGE)
+def test_file_imports_only_from_stages_before_its_own(file):
+    stage = stage_of(module_of(file))
+    used = {stage_of(m) for m in imports(file) if m.split(".")[0] == "edgec"} - {stage, ""}
+    if stage in COMMON:
+        allowed = COMMON_MAY_IMPORT[stage]
+    elif stage:
+        allowed = COMMON | set(STAGES[:STAGES.index(stage)])
+    else:
+        allowed = COMMON | set(STAGES)
+    assert used <= allowed, f"{file} imports {sorted(used - allowed)}"
+
+
+@pytest.mark.parametrize("file", PACKAGE)
+def test_file_imports_libraries_only_where_they_belong(file):
+    for library in {m.split(".")[0] for m in imports(file)} & HEAVY.keys():
+        assert file.startswith(HEAVY[library]), f"{file} imports {library}"
+
+
+@pytest.mark.parametrize("module", ["edgec", "edgec.cli", "edgec.target", "edgec.ir", "edgec.backends",
+                                    "edgec.frontends"])
+def test_import_stays_lean(module):
+    heavy = ("torch", "tvm", "onnx", "onnxruntime")
+    code = f"import sys, {module}; print(*[m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("file", sources(*FOLDERS, "tests", "tools"))
+def test_file_is_not_too_long(file):
+    lines = len((ROOT / file).read_text(encoding="utf-8").splitlines())
+    assert lines <= (250 if file.startswith("edgec/passes/") else 500)
+
+
+@pytest.mark.parametrize("file", sources(*FOLDERS, "tests", "tools"))
+def test_names_say_what_things_are(file):
+    names = [Path(file).stem, *Path(file).parent.parts]
+    names += [n.name for n in ast.walk(tree(file)) if isinstance(n, (ast.ClassDef, ast.FunctionDef))]
+    assert [n for n in names if BANNED.search(n) or BANNED_CAMEL.search(n)] == []
+
+
+@pytest.mark.parametrize("file", [f for f in PACKAGE if not f.startswith(OP_HOMES)])
+def test_file_holds_no_list_of_ops(file):
+    from edgec.ops import table
+
+    ops = set(table.names())
+    for node in ast.walk(tree(file)):
+        items = node.elts if isinstance(node, (ast.List, ast.Tuple, ast.Set)) else node.keys if isinstance(
+            node, ast.Dict) else []
+        found = [i.value for i in items if isinstance(i, ast.Constant) and i.value in ops]
+        assert len(found) < 4, f"{file}:{node.lineno} lists {found}: what edgec knows of ops stands in edgec/ops"
+
+
+def test_lowering_families_are_those_of_the_op_table():
+    families = {Path(f).stem for f in sources("edgec/ops")}
+    for folder in ("edgec/backends/tvm/lower", "edgec/compress/torch_ops"):
+        for file in sources(folder):
+            assigned = [t.id for n in tree(file).body if isinstance(n, (ast.Assign, ast.AnnAssign))
+                        for t in (n.targets if isinstance(n, ast.Assign) else [n.target]) if isinstance(t, ast.Name)]
+            if "LOWERINGS" in assigned:
+                assert Path(file).stem in families, f"{file} mirrors no file of edgec/ops"
+
+
+@pytest.mark.parametrize("file", [f for f in PACKAGE if not f.startswith("edgec/cli/")])
+def test_only_the_command_line_prints_or_exits(file):
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            assert name not in ("print", "sys.exit", "exit", "quit", "os._exit"), f"{file}:{node.lineno}"
+        if isinstance(node, ast.ExceptHandler):
+            swallows = len(node.body) == 1 and isinstance(node.body[0], ast.Pass)
+            broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
+            assert not (swallows and broad), f"{file}:{node.lineno} swallows every error"
+
+
+def pass_files() -> list[str]:
+    """Files of edgec/passes that define `run(graph, options)`."""
+    return [f for f in sources("edgec/passes")
+            if any(isinstance(n, ast.FunctionDef) and n.name == "run" for n in tree(f).body)]
+
+
+@pytest.mark.parametrize("file", pass_files())
+def test_pass_is_called_by_its_verb_and_has_a_test_and_a_reason_for_its_order(file):
+    stem = Path(file).stem
+    assert stem.startswith(VERBS)
+    assert (ROOT / "tests/passes" / f"test_{stem}.py").exists()
+    assigned = [ast.unparse(t) for n in tree(file).body if isinstance(n, (ast.Assign, ast.AnnAssign))
+                for t in (n.targets if isinstance(n, ast.Assign) else [n.target])]
+    assert "AFTER" in assigned
+    assert stem in (ROOT / "edgec/passes/pipelines.py").read_text(encoding="utf-8"), f"{stem} runs nowhere"
+
+
+def test_every_test_of_a_pass_mirrors_a_file():
+    for file in sources("tests/passes"):
+        stem = Path(file).stem
+        if stem.startswith("test_"):
+            assert (ROOT / "edgec/passes" / f"{stem.removeprefix('test_')}.py").exists(), file
+
+
+def test_packages_of_the_wheel_are_the_folders():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {module_of(f) for f in PACKAGE if f.endswith("/__init__.py")}
+    assert sorted(config["packages"]) == sorted(folders)
+    assert all(f"{Path(f).parent.as_posix()}/__init__.py" in PACKAGE for f in PACKAGE)
+    assert config["package-dir"] == {FOLDERS[k]: k for k in FOLDERS}
+
+
+def tracked() -> list[str]:
+    done = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return done.stdout.splitlines()
+
+
+def test_no_file_names_a_machine_or_leaves_work_undone():
+    marks = re.compile("|".join((r"/ro" + "ot/", r"/wo" + "rk/", "TO" + "DO", "FIX" + "ME", "XX" + "X:")))
+    for file in tracked():
+        path = ROOT / file
+        if path.suffix in (".py", ".md", ".toml", ".c", ".h", ".txt", ".sh", "") and path.is_file():
+            found = marks.search(path.read_text(encoding="utf-8", errors="replace"))
+            assert found is None, f"{file} has {found.group() if found else ''}"
+
+
+def test_top_level_holds_only_what_the_design_names():
+    allowed = {"edgec", "targets", "kernels", "tests", "tools", "docker", "docs", ".ci"}
+    folders = {f.split("/")[0] for f in tracked() if "/" in f}
+    assert folders <= allowed, sorted(folders - allowed)
