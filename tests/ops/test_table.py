@@ -85,10 +85,12 @@ def test_is_pure_looks_into_bodies():
     assert table.is_pure(Node("If", [], [], {"then_branch": Graph("empty")}))
 
 
-@pytest.mark.parametrize("schema", inference_ops(), ids=lambda s: s.name)
-def test_pure_agrees_with_onnx(schema):
-    random = schema.node_determinism == onnx.defs.OpSchema.NodeDeterminism.NonDeterministic
-    assert table.find(Node(schema.name, [], [])).pure is not random
+def test_pure_agrees_with_onnx():
+    non_deterministic = onnx.defs.OpSchema.NodeDeterminism.NonDeterministic
+    random = {s.name for s in inference_ops() if s.node_determinism == non_deterministic}
+    # Dropout drops nothing outside of training; bodies are asked themselves, that of AffineGrid's definition too
+    random -= {"Dropout", "If", "Loop", "Scan", "AffineGrid"}
+    assert {n for n in table.names() if not table.find(Node(n, [], [])).pure} == random
 
 
 def test_commutative_ops_are_those_of_arithmetic_and_logic():
