@@ -188,7 +188,7 @@ class _Direct:
 
 
 def pack_weights(array: np.ndarray, groups: int, block: int, tile: int, plain: bool) -> np.ndarray:
-    """[k, c, r, s] -> one flat array, tile by tile of output blocks as `split_even` cuts them, see the module's text."""
+    """[k, c, r, s] -> one flat array, by tiles of output blocks as `split_even` cuts them, see the module's text."""
     k, c, r, s = array.shape
     k_blocks, c_blocks = -(-k // groups // block), -(-c // block)
     depth = c if plain else c_blocks * block

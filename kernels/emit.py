@@ -60,8 +60,8 @@ def when(condition: Expr | None) -> Iterator[None]:
 
 
 def lanes(base: Expr, count: int) -> Expr:
-    """The indices base, base + 1, ... of one vector."""
-    return tirx.Ramp(base, 1, count)
+    """The indices base, base + 1, ... of one vector; the plain index for a vector of one number."""
+    return tirx.Ramp(base, 1, count) if count > 1 else base
 
 
 def load(buffer: Buffer, *index: Expr) -> Expr:
@@ -96,7 +96,7 @@ def local(size: int, dtype: str = "float32") -> Buffer:
 
 def vectorized(count: int) -> AbstractContextManager[Expr]:
     """A loop that becomes one vector operation."""
-    return T.vectorized(0, count)
+    return T.vectorized(0, count) if count > 1 else nullcontext(0)
 
 
 def inside(*conditions: Expr) -> Expr:

@@ -1,14 +1,18 @@
 """The pointwise nodes of a kernel, computed on vectors that are still in registers.
 
-A blocked position is (n, block, h, w); its vector holds the channels block * lanes ... block * lanes + lanes - 1.
-Operands: (1) full: the shape of the result; (2) channel: one number per channel (and, if computed, per sample);
-(3) scalar. A constant of kind 1 or 2 is packed at build time; a computed operand of kind 1 is blocked, of kind 2 plain.
+A position is (n, block, h, w); its vector holds the channels block * lanes ... block * lanes + lanes - 1.
+Axis 1: the result is stored in blocked channels. Axis -1: the result is plain, its last axis counts as channels and all
+others as n, and the last vector of a row may be shorter.
+Operands: (1) full: the shape of the result; (2) channel: one number per channel (and, if computed and axis 1, per
+sample); (3) scalar. A constant of kind 1 or 2 is packed at build time; a computed operand of kind 1 is stored like the
+result, of kind 2 plain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,8 +34,10 @@ Position = tuple[Expr, Expr, Expr, Expr]
 Reader = Callable[[Expr], Expr]  # lane -> element
 
 
-def geometry(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """(N, C, H, W) of a shape of rank 3 or 4; a sequence [N, C, W] has H = 1."""
+def geometry(shape: Sequence[int], axis: int = 1) -> tuple[int, int, int, int]:
+    """(N, C, H, W) of a shape of rank 3 or 4 (a sequence [N, C, W] has H = 1), or with axis -1 of any rank."""
+    if axis == -1:
+        return prod(shape[:-1]), shape[-1], 1, 1
     return (shape[0], shape[1], 1, shape[2]) if len(shape) == 3 else (shape[0], shape[1], shape[2], shape[3])
 
 
@@ -44,7 +50,7 @@ def pack_channels(array: np.ndarray, block: int) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(n, count, block, h, w).transpose(0, 1, 3, 4, 2))
 
 
-def kind(value: Value, result: Value) -> str | None:
+def kind(value: Value, result: Value, axis: int = 1) -> str | None:
     """`full`, `channel` or `scalar`: how `value` broadcasts to `result`; None for any other way."""
     shape, full = value.type.shape, result.type.dims
     if shape == full:
@@ -52,8 +58,10 @@ def kind(value: Value, result: Value) -> str | None:
     if value.type.size == 1:
         return "scalar"
     aligned = (1,) * (len(full) - len(shape)) + tuple(value.type.dims)
+    if axis == -1:
+        return "channel" if aligned[-1] == full[-1] and set(aligned[:-1]) <= {1} else None
     per_sample = aligned[0] in (1, full[0]) and (value.const is None or aligned[0] == 1)
-    return "channel" if per_sample and aligned[1] == full[1] and set(aligned[2:]) == {1} else None
+    return "channel" if per_sample and aligned[1] == full[1] and set(aligned[2:]) <= {1} else None
 
 
 def operands(kernel: Kernel) -> list[Value]:
@@ -63,13 +71,14 @@ def operands(kernel: Kernel) -> list[Value]:
     return list(found.values())
 
 
-def refuse(kernel: Kernel) -> str | None:
-    """Why the kernel's nodes besides the anchor cannot be computed on blocked vectors."""
+def refuse(kernel: Kernel, axis: int = 1) -> str | None:
+    """Why the kernel's nodes besides the anchor cannot be computed on vectors of channels."""
     if len(kernel.outputs) != 1 or kernel.outputs != list(kernel.nodes[-1].outputs):
         return "the kernel has more than one result"
     result = kernel.outputs[0]
-    if not result.type.is_static or len(result.shape) not in (3, 4) or 0 in result.shape:
-        return f"{result.name} is not of rank 3 or 4"
+    ranks = (3, 4) if axis == 1 else range(1, 9)
+    if not result.type.is_static or 0 in result.shape or len(result.shape) not in ranks:
+        return f"{result.name} is empty or has no channels to put in blocks"
     for value in (*kernel.inputs, *kernel.outputs):
         if value.dtype is not DType.FLOAT32 or value.quant is not None:
             return f"{value.name} is not float32"
@@ -78,7 +87,7 @@ def refuse(kernel: Kernel) -> str | None:
         if node is not kernel.anchor and not fits:
             return f"{node.op} is not pointwise on the result"
     for value in operands(kernel):
-        if not value.type.is_static or kind(value, result) is None:
+        if not value.type.is_static or kind(value, result, axis) is None:
             return f"{value.name} broadcasts neither per channel nor as one number"
         if value.const is not None and value.type.size > 1 and value.dtype is not DType.FLOAT32:
             return f"{value.name} is not float32"
@@ -111,6 +120,7 @@ class _Operand:
     kind: str
     buffer: Buffer
     literal: Any = None
+    rows: bool = False  # plain rows, not blocks
 
 
 class Epilogue:
@@ -120,10 +130,11 @@ class Epilogue:
     `finish(position, vector)` for each vector of the anchor's result; the answer is the vector of the kernel's result.
     """
 
-    def __init__(self, kernel: Kernel, block: int, lower: Lower, writer: Writer, flat: bool = False) -> None:
-        self._kernel, self._block, self._lower = kernel, block, lower
+    def __init__(self, kernel: Kernel, block: int, lower: Lower, writer: Writer, flat: bool = False,
+                 axis: int = 1) -> None:
+        self._kernel, self._block, self._lower, self._axis = kernel, block, lower, axis
         self._result = kernel.outputs[0]
-        n, c, h, w = geometry(self._result.shape)
+        n, c, h, w = geometry(self._result.shape, axis)
         self._shape = (n, -(-c // block), 1 if flat else h, h * w if flat else w, block)
         self._channels = c
         self._nodes = [x for x in kernel.nodes if x is not kernel.anchor]
@@ -133,20 +144,23 @@ class Epilogue:
             self._operands[id(value)] = self._declare(value, writer)
 
     def _declare(self, value: Value, writer: Writer) -> _Operand:
-        way = kind(value, self._result)
+        way = kind(value, self._result, self._axis)
         assert way is not None  # `refuse` has checked
         _, count, _, _, block = self._shape
         if value.const is not None:
             if way == "scalar":
                 return _Operand(way, None, value.const.reshape(()))
             aligned = value.const.reshape((1,) * (len(self._result.shape) - value.const.ndim) + value.const.shape)
-            packed = pack_channels(aligned.reshape(geometry(aligned.shape)), block)
+            packed = pack_channels(aligned.reshape(geometry(aligned.shape, self._axis)), block)
             shape = self._shape if way == "full" else (1, count, 1, 1, block)
             return _Operand(way, writer.pointer(Constant(packed.reshape(shape)), shape))
-        if way == "full":
-            return _Operand(way, writer.pointer(Input(value), self._shape))
         if way == "scalar":
             return _Operand(way, writer.pointer(Input(value), (1,)))
+        if self._axis == -1:
+            rows = self._shape[0] if way == "full" else 1
+            return _Operand(way, writer.pointer(Input(value), (rows, self._channels)), rows=True)
+        if way == "full":
+            return _Operand(way, writer.pointer(Input(value), self._shape))
         samples = value.type.size // self._channels
         if self._channels % block == 0:
             plain = writer.pointer(Input(value), (samples, count, 1, 1, block))
@@ -169,8 +183,12 @@ class Epilogue:
                     store(padded, load(plain, n, full * self._block + i) if i < rest else tirx.const(0, "float32"),
                           n, full, 0, 0, i)
 
-    def finish(self, position: Position, accumulators: Buffer | None = None, base: int = 0) -> Reader:
-        """Write the nodes' arithmetic at `position`. The anchor's result begins at `base`; the answer: the kernel's."""
+    def finish(self, position: Position, accumulators: Buffer | None = None, base: Expr = 0,
+               count: int | None = None) -> Reader:
+        """Write the nodes' arithmetic at `position`, for the first `count` lanes (all by default).
+
+        The anchor's result begins at `base` of `accumulators`; the answer reads the kernel's result.
+        """
         known: dict[int, Reader] = {}
         if self._kernel.anchor is not None:
             known[id(self._kernel.anchor.outputs[0])] = _reader(accumulators, base)
@@ -179,7 +197,7 @@ class Epilogue:
             tensors = [None if v is None else self._tensor(v, known, position, leaves) for v in node.inputs]
             made = self._lower(self._twin(node), tensors)[0]
             temporary = local(self._block, str(made.dtype))
-            with vectorized(self._block) as lane:
+            with vectorized(count or self._block) as lane:
                 index = [*position, lane]
                 shape = [int(d) for d in made.shape]
                 aligned = [0 if d == 1 else i for d, i in zip(shape, index[5 - len(shape):], strict=True)]
@@ -208,14 +226,19 @@ class Epilogue:
             tensor = te.placeholder((1,) * 5, name, "x")
             leaves[tensor.op] = lambda _lane: load(operand.buffer, 0)
             return tensor
-        shape = [int(d) for d in operand.buffer.shape]
+        if operand.rows:
+            tensor = te.placeholder(self._shape, name, "x")
+            row = 0 if operand.buffer.shape[0] == 1 else position[0]
+            leaves[tensor.op] = lambda lane: load(operand.buffer, row, position[1] * self._block + lane)
+            return tensor
+        shape = list(operand.buffer.shape)
         tensor = te.placeholder(tuple(shape), name, "x")
         place = [0 if d == 1 else i for d, i in zip(shape[:4], position, strict=True)]
         leaves[tensor.op] = lambda lane: load(operand.buffer, *place, lane)
         return tensor
 
 
-def _reader(buffer: Buffer, base: int = 0) -> Reader:
+def _reader(buffer: Buffer, base: Expr = 0) -> Reader:
     return lambda lane: load(buffer, base + lane)
 
 

@@ -89,7 +89,7 @@ _LINE = 2.0  # further slots for a cache line of weights, which come from the se
 def tiles(cpu: Machine, rows: int, columns: int, blocks: int) -> list[Tile]:
     """Every register tile that fits: the schedule space of a kernel with this output."""
     space = []
-    for r, c, b in product(range(1, 5), range(1, 29), range(1, 9)):
+    for r, c, b in product(range(1, 5), range(1, 29), range(1, 17)):
         if r > rows or c > columns or b > blocks or (r > 1 and c < columns) or not cpu.fits(r * c, b):
             continue
         body = r * c * b + r * c + b

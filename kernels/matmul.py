@@ -1,0 +1,276 @@
+"""Matrix product: Gemm with constant weights, MatMul with constant or computed factors.
+
+Computes: y[t, m, n] = sum over k of a[t, m, k] * b[t, k, n], then the kernel's pointwise nodes. Gemm: alpha is folded
+          into b, beta * C into the values that the sums start from.
+Layouts:  a plain [t or 1, m, k]; y and full operands of the pointwise nodes plain [t, m, n].
+          Constant b (t = 1, all leading axes of a count as m): packed at build time, for each tile of column vectors
+          [k, vectors, lanes]; numbers beyond n are 0.
+          Computed b: plain [t or 1, k, n], packed the same way tile by tile into a workspace if `_PACK` rows or more
+          use it or the last vector of a row is short, else read in place.
+Applies when: float32; Gemm: b and C constant, C one number per column, per tensor or absent, transA = 0; MatMul: both
+          of rank 2 or more; leading axes of a computed factor are those of y, or all 1.
+Numerics: float32 accumulation in the order of k.
+Source:   Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34 (3), 2008.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from edgec.kernels import epilogue
+from edgec.kernels.emit import (
+    Buffer,
+    Expr,
+    Writer,
+    broadcast,
+    lane,
+    lanes,
+    load,
+    local,
+    loop,
+    splat,
+    store,
+    unrolled,
+    vectorized,
+    write,
+)
+from edgec.kernels.epilogue import Epilogue, Lower
+from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, split_even
+from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
+from edgec.kernels.window import runs
+
+from edgec.ir.graph import Node, Value
+from edgec.ir.types import DType
+from edgec.plan.layout import Demand
+from edgec.plan.plan import Kernel
+from edgec.target import Target
+
+ALGORITHM = "matmul"
+_PACK = 16  # rows; fewer do not pay back the copy of b
+
+
+@dataclass(frozen=True)
+class Product:
+    """The extents: t products of [m, k] and [k, n]."""
+
+    t: int
+    m: int
+    k: int
+    n: int
+
+
+def refuse(kernel: Kernel, target: Target) -> str | None:
+    """Why this kernel does not apply, None if it does."""
+    node = kernel.anchor
+    if machine(target) is None:
+        return "the core has no vectors of 4 floats"
+    if node is None or node.op not in ("Gemm", "MatMul"):
+        return "the anchor is not a matrix product"
+    a, b = node.operand(0), node.operand(1)
+    for value in (a, b):
+        if not value.type.is_static or 0 in value.shape or len(value.shape) < 2 or value.dtype is not DType.FLOAT32:
+            return f"{value.name} is not a float32 matrix of known shape"
+    if node.op == "Gemm":
+        return _refuse_gemm(node) or epilogue.refuse(kernel, -1)
+    batch = node.outputs[0].shape[:-2]
+    for value in (a, b):
+        own = (1,) * (len(batch) - len(value.shape) + 2) + value.shape[:-2]
+        if own != batch and prod(own) != 1:
+            return f"{value.name} is repeated along some of its leading axes"
+    return epilogue.refuse(kernel, -1)
+
+
+def _refuse_gemm(node: Node) -> str | None:
+    c = node.input(2)
+    if node.operand(1).const is None or (c is not None and c.const is None):
+        return "the weights are not constant"
+    if node.integer("transA", 0):
+        return "the first matrix is transposed"
+    if c is not None and (c.type.size not in (1, node.outputs[0].shape[1]) or (len(c.shape) == 2 and c.shape[0] != 1)):
+        return "C is not one number per column"
+    return None
+
+
+def demand(kernel: Kernel, target: Target) -> Demand:
+    """Everything plain."""
+    return Demand()
+
+
+def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass."""
+    cpu = known_machine(target)
+    return write(kernel.name, lambda writer: _Writer(kernel, cpu, lower, writer).body(), ALGORITHM)
+
+
+def describe(node: Node) -> Product:
+    """The extents of a product; with constant b all leading axes of a count as m."""
+    a, result = node.operand(0), node.outputs[0].shape
+    rows, columns = (prod(result[:-1]), result[-1])
+    if packs_early(node):
+        return Product(1, rows, a.shape[-1], columns)
+    batch = prod(result[:-2])
+    return Product(batch, rows // batch, a.shape[-1], columns)
+
+
+def packs_early(node: Node) -> bool:
+    """True if b is one constant matrix, so that it can be packed at build time."""
+    b = node.operand(1)
+    return b.const is not None and prod(b.shape[:-2]) == 1
+
+
+def weights(node: Node) -> np.ndarray:
+    """Constant b as [k, n], with alpha folded in."""
+    array = node.operand(1).const
+    assert array is not None  # the caller has asked `packs_early`
+    array = array.reshape(array.shape[-2:])
+    if node.op == "MatMul":
+        return array
+    alpha = np.float32(node.attributes.get("alpha", 1.0))  # type: ignore[arg-type]
+    return (array.T if node.integer("transB", 0) else array) * alpha
+
+
+def offsets(node: Node, length: int) -> np.ndarray | None:
+    """Beta * C for each column, zeros up to `length`; None if there is no C."""
+    c = node.input(2)
+    if node.op != "Gemm" or c is None or c.const is None:
+        return None
+    padded = np.zeros(length, np.float32)
+    columns = node.outputs[0].shape[1]
+    beta = np.float32(node.attributes.get("beta", 1.0))  # type: ignore[arg-type]
+    padded[:columns] = np.broadcast_to(c.const.reshape(-1), (columns,)) * beta
+    return padded
+
+
+def pack_columns(array: np.ndarray, lanes_: int, tile: int) -> np.ndarray:
+    """[k, n] -> for each tile of column vectors as `split_even` cuts them [k, vectors, lanes], flat."""
+    k, n = array.shape
+    vectors = -(-n // lanes_)
+    padded = np.zeros((k, vectors * lanes_), np.float32)
+    padded[:, :n] = array
+    return np.concatenate([padded[:, first * lanes_:(first + count) * lanes_].reshape(-1)
+                           for first, count in split_even(vectors, tile)])
+
+
+class _Writer:
+    """Writes one program."""
+
+    def __init__(self, kernel: Kernel, cpu: Machine, lower: Lower, writer: Writer) -> None:
+        node = kernel.anchor
+        self.cpu, self.size = cpu, describe(node)
+        size, lanes_ = self.size, cpu.lanes
+        self.vectors = -(-size.n // lanes_)
+        self.tile: Tile = choose_tile(cpu, 1, size.m, self.vectors)
+        self.early = packs_early(node)
+        self.a = self._factor(node.operand(0), (size.m, size.k), writer)
+        self.panel: Buffer | None = None
+        if self.early:
+            packed = pack_columns(weights(node), lanes_, self.tile.blocks)
+            self.b = writer.pointer(Constant(packed), packed.shape)
+        else:
+            self.b = self._factor(node.operand(1), (size.k, size.n), writer)
+            if size.m >= _PACK or size.n % lanes_:
+                length = size.k * self.tile.blocks * lanes_
+                self.panel = writer.pointer(Workspace(4 * length), (length,))
+        start = offsets(node, self.vectors * lanes_)
+        self.start = None if start is None else writer.pointer(Constant(start), start.shape)
+        self.after = Epilogue(kernel, lanes_, lower, writer, axis=-1)
+        self.y = writer.pointer(Output(kernel.outputs[0]), (size.t * size.m, size.n))
+
+    def _factor(self, value: Value, matrix: tuple[int, int], writer: Writer) -> Buffer:
+        count = value.type.size // prod(matrix)
+        argument = Input(value) if value.const is None else Constant(np.ascontiguousarray(value.const))
+        return writer.pointer(argument, (count, *matrix))
+
+    def body(self) -> None:
+        """Loops over products, tiles of columns, tiles of rows; a short last vector of a row has a tile of its own."""
+        self.after.prologue()
+        rest = self.size.n % self.cpu.lanes
+        with loop(self.size.t) as t:
+            for first, count, vectors in runs(split_even(self.vectors, self.tile.blocks)):
+                last = first + count * vectors == self.vectors
+                alone = count - 1 if last and rest else count  # tiles of whole vectors
+                if alone:
+                    with loop(alone) as tile:
+                        self._columns(t, first + tile * vectors, vectors, self.cpu.lanes)
+                if alone < count:
+                    self._columns(t, first + alone * vectors, vectors, rest)
+
+    def _columns(self, t: Expr, first: Expr, vectors: int, last: int) -> None:
+        """All rows of one tile of columns, whose last vector has `last` numbers."""
+        size, lanes_ = self.size, self.cpu.lanes
+
+        def packed(source: Buffer, start: Expr) -> Callable[[Expr, Expr], Expr]:
+            return lambda k, v: load(source, lanes(start + (k * vectors + v) * lanes_, lanes_))
+
+        if self.early:
+            weight = packed(self.b, first * (size.k * lanes_))
+        elif self.panel is not None:
+            self._pack(t, first, vectors, last)
+            weight = packed(self.panel, 0)
+        else:
+            batch = 0 if self.b.shape[0] == 1 else t
+
+            def weight(k: Expr, v: Expr) -> Expr:
+                return load(self.b, batch, k, lanes((first + v) * lanes_, lanes_))
+
+        for row, count, rows in runs(split_even(size.m, self.tile.columns)):
+            with loop(count) as tile:
+                self._tile(t, row + tile * rows, rows, first, vectors, last, weight)
+
+    def _pack(self, t: Expr, first: Expr, vectors: int, last: int) -> None:
+        """Copy one tile of columns of a computed b, with zeros beyond n."""
+        lanes_, batch = self.cpu.lanes, 0 if self.b.shape[0] == 1 else t
+        with loop(self.size.k) as k:
+            for v in range(vectors):
+                count = last if v == vectors - 1 else lanes_
+                start = (k * vectors + v) * lanes_
+                if count < lanes_:
+                    store(self.panel, splat(0, lanes_), lanes(start, lanes_))
+                store(self.panel, load(self.b, batch, k, lanes((first + v) * lanes_, count)), lanes(start, count))
+
+    def _tile(self, t: Expr, row: Expr, rows: int, first: Expr, vectors: int, last: int,
+              weight: Callable[[Expr, Expr], Expr]) -> None:
+        """One register tile: start, reduce over k, finish, store."""
+        lanes_, size = self.cpu.lanes, self.size
+        accumulators = local(rows * vectors * lanes_)
+
+        def vector(i: Expr, v: Expr) -> Expr:
+            return (i * vectors + v) * lanes_
+
+        with unrolled(rows) as i, unrolled(vectors) as v:
+            start = splat(0, lanes_) if self.start is None else load(self.start, lanes((first + v) * lanes_, lanes_))
+            store(accumulators, start, lanes(vector(i, v), lanes_))
+        self._reduce(t, row, rows, vectors, accumulators, weight)
+        whole = vectors - (last < lanes_)
+        with unrolled(rows) as i:
+            place = t * size.m + row + i
+            for v0, count, width in ((0, whole, lanes_), (whole, vectors - whole, last)):
+                if count:
+                    with unrolled(count, v0) as v:
+                        result = self.after.finish((place, first + v, 0, 0), accumulators, vector(i, v), width)
+                        with vectorized(width) as e:
+                            store(self.y, result(e), place, (first + v) * lanes_ + e)
+
+    def _reduce(self, t: Expr, row: Expr, rows: int, vectors: int, accumulators: Buffer,
+                weight: Callable[[Expr, Expr], Expr]) -> None:
+        lanes_, size = self.cpu.lanes, self.size
+        batch = 0 if self.a.shape[0] == 1 else t
+
+        def step(k: Expr, number: Callable[[Expr], Expr]) -> None:
+            with unrolled(rows) as i, unrolled(vectors) as v:
+                place = lanes((i * vectors + v) * lanes_, lanes_)
+                store(accumulators, load(accumulators, place) + broadcast(number(i), lanes_) * weight(k, v), place)
+
+        if self.cpu.by_element and size.k >= lanes_:
+            with loop(size.k // lanes_) as chunk, unrolled(lanes_) as u:
+                step(chunk * lanes_ + u, lambda i: lane(load(self.a, batch, row + i, lanes(chunk * lanes_, lanes_)), u))
+            done = size.k // lanes_ * lanes_
+        else:
+            done = 0
+        for first, count, unroll in runs(split_even(size.k - done, self.tile.unroll)) if size.k > done else ():
+            with loop(count) as chunk, unrolled(unroll) as u:
+                k = done + first + chunk * unroll + u
+                step(k, lambda i, k=k: load(self.a, batch, row + i, k))  # type: ignore[misc]
