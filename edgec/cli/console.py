@@ -90,7 +90,10 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
                          overflow="fold", no_wrap=not terminal)
     for row in rows:
         table.add_row(*(_literal(str(cell)) for cell in row))
-    Console(width=None if terminal else 10_000, highlight=False).print(table)
+    console = Console(width=None if terminal else 10_000, highlight=False)
+    with console.capture() as text:  # rich would end the process when the reader is gone
+        console.print(table)
+    print("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
 def summarize(refusals: Sequence[Mapping[str, str]], most: int) -> list[str]:
