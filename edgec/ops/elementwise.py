@@ -15,10 +15,6 @@ _FLOAT = (
 SPECS = (
     OpSpec("Relu", _P, QuantRole.COMMUTES, _SAME),
     OpSpec("Clip", _P, QuantRole.COMMUTES, _SAME, side_inputs=frozenset({1, 2})),
-    OpSpec("Identity", _P, QuantRole.COMMUTES, _SAME),
-    OpSpec("Dropout", _P, QuantRole.COMMUTES, _SAME, side_inputs=frozenset({1, 2})),
-    OpSpec("Cast", _P, QuantRole.FLOAT, _SAME),
-    OpSpec("CastLike", _P, QuantRole.FLOAT, _SAME),
     *(OpSpec(name, _P, QuantRole.REQUANTIZES, _SAME, commutative=True) for name in ("Add", "Mul", "Sum", "Mean")),
     *(OpSpec(name, _P, QuantRole.UNIFIES, _SAME, commutative=True) for name in ("Max", "Min")),
     *(OpSpec(name, _P, QuantRole.REQUANTIZES, _SAME) for name in _REQUANTIZES),

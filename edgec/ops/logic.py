@@ -1,4 +1,4 @@
-"""Comparisons, boolean and bitwise ops, selection: what the compiler knows of them."""
+"""Comparisons, boolean and bitwise ops, selection, conversion: what the compiler knows of them."""
 
 from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
 
@@ -12,4 +12,6 @@ SPECS = (
     *(OpSpec(name, _P, _NONE, _SAME) for name in _ORDERED),
     *(OpSpec(name, _P, QuantRole.FLOAT, _SAME) for name in _FLOAT),
     OpSpec("Where", _P, QuantRole.UNIFIES, _SAME),
+    OpSpec("Cast", _P, QuantRole.FLOAT, _SAME),
+    OpSpec("CastLike", _P, QuantRole.FLOAT, _SAME),
 )

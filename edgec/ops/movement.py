@@ -1,4 +1,4 @@
-"""Ops that move elements without arithmetic: what the compiler knows of them."""
+"""Ops that copy or move elements without arithmetic: what the compiler knows of them."""
 
 from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
 
@@ -6,6 +6,8 @@ _M, _V, _C = KernelRole.MOVEMENT, KernelRole.VIEW, QuantRole.COMMUTES
 _RESHAPES, _FIRST = Coupling.RESHAPES, frozenset({1})
 
 SPECS = (
+    OpSpec("Identity", KernelRole.POINTWISE, _C, Coupling.SAME),
+    OpSpec("Dropout", KernelRole.POINTWISE, _C, Coupling.SAME, side_inputs=frozenset({1, 2})),  # drops nothing
     OpSpec("Reshape", _V, _C, _RESHAPES, side_inputs=_FIRST),
     OpSpec("Flatten", _V, _C, _RESHAPES),
     OpSpec("Squeeze", _V, _C, _RESHAPES, side_inputs=_FIRST),
