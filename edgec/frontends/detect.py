@@ -135,6 +135,10 @@ def _zip_kind(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            if names and min(info.header_offset for info in archive.infolist()) > 0:
+                raise zipfile.BadZipFile(
+                    "the end of the archive is missing; this is the end of an archive inside of it"
+                )
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise UserError(
             "the archive is damaged or was cut short",

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import torch
 
-from edgec.errors import EdgecError, InternalError, Unsupported, UserError
+from edgec.errors import InternalError, Unsupported, UserError
 from edgec.frontends import LoadedModel, torch_export
 from edgec.frontends.detect import FileKind
 from edgec.frontends.onnx import read_onnx
@@ -27,6 +27,7 @@ from edgec.frontends.onnx_bind import bind
 from edgec.frontends.spec import InputSpec, name_bare, unknown_name
 from edgec.frontends.torch_archive import TRUST, checked_copy
 from edgec.frontends.torch_checkpoint import build_module, find_state_dict
+from edgec.ir.graph import Graph
 
 TOLERANCE = 1e-4  # of the largest magnitude, between torch and the exported model; float32 kernels differ by about 1e-6
 
@@ -201,13 +202,8 @@ def _from_program(
     with torch_export.quiet():
         module = program.module(check_guards=False)
     feeds = _random_feeds(original)
-    names = [v.name for v in proto.graph.input]
-    _compare(
-        lambda: module(*(torch.from_numpy(np.array(feeds.get(n, arrays.get(n)))) for n in names)),
-        original,
-        feeds,
-        where,
-    )
+    tensors = [torch.from_numpy(np.array(feeds.get(v.name, arrays.get(v.name)))) for v in proto.graph.input]
+    _compare(_run(module, tensors, {}, where), original, feeds, where)
     return LoadedModel(graph, original, "pt2", sha256 or hashlib.sha256(original).hexdigest())
 
 
@@ -231,17 +227,21 @@ def _from_script(script: torch.jit.ScriptModule, specs: Specs, arrays: Arrays, w
     arguments = _script_arguments(script, specs, arrays, where)
     names = [n for n, a in arguments.items() if isinstance(a, torch.Tensor) or n in arrays]
     with torch_export.evaluating(script):
+        trial = copy.deepcopy(script)
+        expected, again = (_run(trial, list(arguments.values()), {}, where) for _ in range(2))
+        if any(
+            not np.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(expected, again, strict=True)
+        ):
+            raise Unsupported(
+                "the model gives other outputs when it is called again: it keeps a state or draws random numbers",
+                where=where,
+                expected="outputs that depend on the inputs alone",
+                hint="make the state an input and an output of the model",
+            )
         proto = torch_export.export_script(script, tuple(arguments.values()), names, where)
-        kept = {v.name for v in proto.graph.input}
-        graph, original = read_onnx(
-            proto,
-            {n: s for n, s in specs.items() if n in kept},
-            {n: a for n, a in arrays.items() if n in kept},
-            where=where,
-        )
-        feeds = _random_feeds(original)
-        values = [torch.from_numpy(feeds[n]) if n in feeds else a for n, a in arguments.items()]
-        _compare(lambda: script(*values), original, feeds, where)
+    graph, original = _read(proto, specs, arrays, where)
+    feeds = {n: a.numpy() for n, a in arguments.items() if isinstance(a, torch.Tensor)}
+    _compare(expected, original, feeds, where)
     return LoadedModel(graph, original, "torchscript", sha256 or hashlib.sha256(original).hexdigest())
 
 
@@ -257,22 +257,27 @@ def _from_module(
     if any(p.device.type != "cpu" for p in module.parameters()):
         module = copy.deepcopy(module).cpu()
     args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.detach().cpu(), arguments)
+    random = np.random.default_rng(0)
+    args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: _like(t, random), (args, kwargs))
     with torch_export.evaluating(module):
+        expected = _run(copy.deepcopy(module), list(args), kwargs, where)
         proto = torch_export.export_module(module, args, kwargs, where)
-        kept = {v.name for v in proto.graph.input}
-        graph, original = read_onnx(
-            proto,
-            {n: s for n, s in specs.items() if n in kept},
-            {n: a for n, a in arrays.items() if n in kept},
-            where=where,
-        )
-        random = np.random.default_rng(0)
-        args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: _like(t, random), (args, kwargs))
-        tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        feeds = {v.name: t.numpy() for v, t in zip(proto.graph.input, tensors, strict=False) if v.name not in arrays}
-        if not arrays:
-            _compare(lambda: module(*args, **kwargs), original, feeds, where)
+    graph, original = _read(proto, specs, arrays, where)
+    tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+    feeds = {v.name: t.numpy() for v, t in zip(proto.graph.input, tensors, strict=False)}
+    _compare(expected, original, feeds, where)
     return LoadedModel(graph, original, kind, sha256 or hashlib.sha256(original).hexdigest())
+
+
+def _read(proto: onnx.ModelProto, specs: Specs, arrays: Arrays, where: str) -> tuple[Graph, bytes]:
+    """`read_onnx` with those shapes and values whose input the exporter has kept."""
+    kept = {v.name for v in proto.graph.input}
+    return read_onnx(
+        proto,
+        {n: s for n, s in specs.items() if n in kept},
+        {n: a for n, a in arrays.items() if n in kept},
+        where=where,
+    )
 
 
 def _like(tensor: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
@@ -389,23 +394,25 @@ def _random_feeds(original: bytes) -> dict[str, np.ndarray]:
     }
 
 
-def _compare(run: Any, original: bytes, feeds: Arrays, where: str) -> None:
+def _run(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], where: str) -> list[np.ndarray]:
+    """The tensors that the model returns. Raises UserError if it fails."""
+    try:
+        with torch.no_grad(), torch_export.quiet():
+            leaves = torch.utils._pytree.tree_leaves(model(*args, **kwargs))
+    except Exception as error:  # the user's own code runs here
+        lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+        raise UserError(
+            f"the model fails on inputs of the given shapes: {lines[-1] if lines else repr(error)}",
+            where=torch_export.own_line(error) or where,
+            hint="check the shapes and types given with --input",
+        ) from error
+    return [t.detach().cpu().numpy() for t in leaves if isinstance(t, torch.Tensor)]
+
+
+def _compare(expected: Sequence[np.ndarray], original: bytes, feeds: Arrays, where: str) -> None:
     """Raises InternalError if ONNX Runtime's outputs for `original` are not torch's."""
     import onnxruntime
 
-    try:
-        with torch.no_grad(), torch_export.quiet():
-            expected = [
-                t.detach().numpy() for t in torch.utils._pytree.tree_leaves(run()) if isinstance(t, torch.Tensor)
-            ]
-    except EdgecError:
-        raise
-    except Exception as error:  #  the user's own code runs here
-        raise UserError(
-            f"the model fails on inputs of the given shapes: {(str(error).strip() or repr(error)).splitlines()[0]}",
-            where=torch_export.own_line(error) or where,
-            hint="check the shapes given with --input",
-        ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(original, options, providers=["CPUExecutionProvider"])

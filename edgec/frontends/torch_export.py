@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 import torch
 
-from edgec.errors import Refusal, Unsupported
+from edgec.errors import EdgecError, Refusal, Unsupported
 
 _OPSET = 20  # the newest that torch's exporters write natively; nodes are brought to the graph's opset afterwards
 _SCRIPT_OPSET = 17  # what the TorchScript exporter supports without gaps
@@ -56,8 +56,7 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 def export_program(program: torch.export.ExportedProgram, where: str) -> onnx.ModelProto:
     """The program as an ONNX model, open dimensions kept. Raises Unsupported if torch cannot export it."""
     with _explained(where), quiet(), torch.no_grad():
-        exported = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=_OPSET)
-        return _proto(exported)
+        return _proto(torch.onnx.export(program, dynamo=True, verbose=False, opset_version=_OPSET), where)
 
 
 def export_module(
@@ -66,7 +65,7 @@ def export_module(
     """The module for inputs of exactly these shapes, as an ONNX model. Raises Unsupported if torch cannot export it."""
     with _explained(where), quiet(), torch.no_grad():
         program = torch.export.export(module, args, kwargs, strict=False)
-        return _proto(torch.onnx.export(program, dynamo=True, verbose=False, opset_version=_OPSET))
+        return _proto(torch.onnx.export(program, dynamo=True, verbose=False, opset_version=_OPSET), where)
 
 
 def export_script(
@@ -124,7 +123,15 @@ def own_line(error: BaseException) -> str:
     return f"{own[-1][0]}:{own[-1][1]}" if own else ""
 
 
-def _proto(exported: Any) -> onnx.ModelProto:
+def _proto(exported: Any, where: str) -> onnx.ModelProto:
+    changed = sorted(exported.exported_program.graph_signature.buffers_to_mutate.values())
+    if changed:
+        raise Unsupported(
+            "the model keeps state between calls, in its buffers " + ", ".join(map(repr, changed)),
+            where=where,
+            expected="outputs that depend on the inputs alone",
+            hint="make the state an input and an output of the model",
+        )
     proto: onnx.ModelProto = exported.model_proto
     return proto
 
@@ -133,6 +140,8 @@ def _proto(exported: Any) -> onnx.ModelProto:
 def _explained(where: str) -> Iterator[None]:
     try:
         yield
+    except EdgecError:
+        raise
     except Exception as error:  #  exporters raise errors of many kinds, and run the user's own code
         root: BaseException = error
         while root.__cause__ is not None:
