@@ -107,8 +107,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
         report = {
             "name": title, "target": bundles.target_facts(chosen), "summary": chosen.summary,
             "model": {"before": model_facts(model.graph), "after": model_facts(graph), "kind": model.kind},
-            "passes": pass_rows(reports), "stages": stage_rows(plans, artifacts), "kernels": kernel_rows(plans),
-            "golden": outcome, "options": asdict(options),
+            "passes": pass_rows(reports), "stages": stage_rows(plans, artifacts),
+            "kernels": kernel_rows(plans, artifacts), "golden": outcome, "options": asdict(options),
         }
         bundles.write_json(folder / bundles.REPORT, report)
         (folder / bundles.PAGE).write_text(render(report), encoding="utf-8")

@@ -52,7 +52,8 @@ def command(
                 [[r["name"], *(seconds(r[k]) for k in ("median", "p90", "min")), runs] for r in rows])
     if ratio is not None:
         verdict = "slower" if ratio > 1 else "faster"
-        print(f"ratio of the medians: {ratio:.2f} ({verdict} than ONNX Runtime with {threads} threads)")
+        count = f"{threads} thread{'s' * (threads > 1)}"
+        print(f"ratio of the medians: {ratio:.2f} ({verdict} than ONNX Runtime with {count})")
     if emulated:
         print("this engine ran under emulation: its time says nothing about the device")
 

@@ -45,16 +45,22 @@ def stage_rows(plans: Sequence[Plan], artifacts: Sequence[Artifact]) -> list[dic
     return rows
 
 
-def kernel_rows(plans: Sequence[Plan]) -> list[dict[str, Any]]:
-    """One row per kernel: what it computes, where it runs and why there, how, and how much work and memory it is."""
+def kernel_rows(plans: Sequence[Plan], artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """One row per kernel: what it computes, where it runs and why there, how, and how much work and memory it is.
+
+    The algorithm is what the backend chose (`kernel_algorithms` of its artifact); empty if the backend does not say.
+    """
     rows = []
-    for stage, plan in enumerate(plans):
+    for stage, (plan, artifact) in enumerate(zip(plans, artifacts, strict=True)):
         said = {r.node: r for r in plan.refusals}
+        algorithms = artifact.meta.get("kernel_algorithms", {})
         for kernel in plan.kernels:
             reasons = [said[n.name] for n in kernel.nodes if n.name in said]
+            default = kernel.algorithm if kernel.algorithm == "alias" else ""
             rows.append({
                 "name": kernel.name, "ops": [_op(n) for n in kernel.nodes], "source": _source(kernel), "stage": stage,
-                "backend": plan.backend, "reason": [refusal_row(r) for r in reasons], "algorithm": kernel.algorithm,
+                "backend": plan.backend, "reason": [refusal_row(r) for r in reasons],
+                "algorithm": algorithms.get(kernel.name, default),
                 "macs": sum(table.macs(n) for n in kernel.nodes), "parameter_bytes": _bytes(kernel.constants),
                 "input_bytes": _bytes(kernel.inputs), "output_bytes": _bytes(kernel.outputs),
                 "outputs": [str(v.type) for v in kernel.outputs],

@@ -103,6 +103,7 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
         "arena_lower_bound": layout.arena.lower_bound, "constant_bytes": len(layout.constants),
         "kernels": len(plan.kernels), "functions": code.functions, "undefined": list(code.undefined), "threads": 1,
         "algorithms": dict(sorted(Counter(p.algorithm for p in programs.values()).items())),
+        "kernel_algorithms": {plan.kernels[i].name: p.algorithm for i, p in programs.items()},
     }
     return Artifact("tvm", options.folder, ports[0], ports[1], files, meta)
 
