@@ -40,6 +40,13 @@ def test_macs_equal_the_hand_computed_number(op, shapes, attributes, expected):
     assert macs(op, shapes, attributes, 2 if op == "LSTM" else 1) == expected
 
 
+def test_macs_of_attention_count_the_keys_of_the_past():
+    b = Builder()
+    q, k, v = b.input("q", 2, 6, 7, 8), b.input("k", 2, 3, 9, 8), b.input("v", 2, 3, 9, 4)
+    past = b.input("pk", 2, 3, 5, 8), b.input("pv", 2, 3, 5, 4)
+    assert table.macs(b.node("Attention", q, k, v, None, *past, outputs=3)) == 2 * 6 * 7 * (5 + 9) * (8 + 4)
+
+
 def test_macs_of_qlinear_conv_take_the_fourth_input_for_the_weight():
     b = Builder()
     x = b.input("x", 1, 2, 5, 5, dtype=DType.UINT8)
