@@ -134,7 +134,7 @@ def _gain(graph: Graph, region: list[Node], perm: Perm) -> int | None:
             entered.add(id(value))
             source = transpose_of(value)
             goes = source is not None and not graph.is_output(value) and all(id(n) in members for n, _ in value.uses)
-            gain += value.type.size * goes
+            gain += _cost(source[0], source[1]) if source is not None and goes else 0
             needed = compose(source[1], inverse(perm)) if source is not None else inverse(perm)
             gain -= _cost(source[0] if source is not None else value, needed)
         for value in () if form.sink else node.outputs:
@@ -144,7 +144,7 @@ def _gain(graph: Graph, region: list[Node], perm: Perm) -> int | None:
                     whole = compose(perm, order(user)) if _is_plain_transpose(user) else None
                     outside |= whole is None
                     if whole is not None:
-                        gain += value.type.size - _cost_of(value, perm, whole)
+                        gain += _cost(value, order(user)) - _cost_of(value, perm, whole)
             gain -= 0 if not outside else _cost_of(value, perm, perm)
     return gain
 

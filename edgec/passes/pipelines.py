@@ -114,7 +114,7 @@ def _run_stage(stage: Stage, graph: Graph, options: Options, reports: dict[str, 
         start = version
         for module in stage.passes:
             name = pass_name(module)
-            if seen.get(name) == version:  # a pass finds nothing new in a graph that it has just left
+            if seen.get(name) == version:  # it found nothing in this very graph
                 continue
             say(name)
             result = module.run(graph, options)
@@ -124,7 +124,8 @@ def _run_stage(stage: Stage, graph: Graph, options: Options, reports: dict[str, 
             if result.report.changed:
                 version += 1
                 _verify(graph, ran, types)
-            seen[name] = version
+            else:
+                seen[name] = version
         if version == start:
             break
     return graph
