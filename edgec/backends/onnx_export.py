@@ -14,7 +14,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgec.ir.graph import OPSET, Graph, Node, Value
-from edgec.ir.types import DType, Quant
+from edgec.ir.quantize import quantize
+from edgec.ir.types import DType
 from edgec.ops.semantics import to_node_proto, to_tensor_proto, value_info
 
 EXTERNAL_ABOVE = 1_500_000_000  # bytes of all constants; a protobuf message ends at 2 GiB
@@ -46,28 +47,6 @@ def write_model(graph: Graph, folder: Path, stem: str, external_above: int = EXT
             model = _model(graph, _ExternalConstants(f"{stem}.onnx.data", data))
     (folder / f"{stem}.onnx").write_bytes(model.SerializeToString(deterministic=True))
     return files
-
-
-def quantized(array: np.ndarray, quant: Quant) -> np.ndarray:
-    """The integers of `quant` whose real numbers are nearest to `array`; int4 as ml_dtypes stores it.
-
-    Formula: clamp(round_half_even(x / scale) + zero_point). Source: ONNX QuantizeLinear, opset 21.
-    """
-    scale, zero = quant.scale.astype(np.float64), quant.zero_point.astype(np.float64)
-    if quant.axis is not None:
-        if quant.block:
-            whole = range(array.shape[quant.axis])  # the last block may be shorter
-            scale, zero = (p.repeat(quant.block, axis=quant.axis).take(whole, quant.axis) for p in (scale, zero))
-        elif scale.ndim == 1:
-            shape = [1] * array.ndim
-            shape[quant.axis] = -1
-            scale, zero = scale.reshape(shape), zero.reshape(shape)
-    if "int4" in quant.dtype.value:
-        low, high = (-8, 7) if quant.dtype is DType.INT4 else (0, 15)
-    else:
-        info = np.iinfo(quant.dtype.numpy)
-        low, high = int(info.min), int(info.max)
-    return np.clip(np.rint(array.astype(np.float64) / scale) + zero, low, high).astype(quant.dtype.numpy)
 
 
 class _Constants:
@@ -162,7 +141,7 @@ def _write_constant(value: Value, scope: _Scope, constants: _Constants) -> None:
         scope.initializers.append(constants.tensor(array, scope.name(value)))
         return
     stored = scope.fresh(f"{scope.name(value)}.q")
-    scope.initializers.append(constants.tensor(quantized(array, value.quant), stored))
+    scope.initializers.append(constants.tensor(quantize(array, value.quant), stored))
     _dequantize(stored, scope.name(value), value, scope, constants)
 
 

@@ -35,11 +35,13 @@ def quantize(array: np.ndarray, quant: Quant) -> np.ndarray:
     """The integers of `quant` nearest to `array`, in the numpy type of `quant.dtype`.
 
     Formula: clamp(round_half_even(x / scale) + zero_point)
-    Numerics: one float32 division; the rest is exact. Source: ONNX operator QuantizeLinear, opset 21.
+    Numerics: one float32 division (float64 for int32, which float32 cannot count); the rest is exact.
+    Source: ONNX operator QuantizeLinear, opset 21.
     """
-    scale = spread(quant.scale.astype(np.float32), quant, array.shape)
+    wide = np.float64 if quant.dtype is DType.INT32 else np.float32
+    scale = spread(quant.scale.astype(wide), quant, array.shape)
     with np.errstate(all="ignore"):
-        steps: np.ndarray = array.astype(np.float32) / scale
+        steps: np.ndarray = array.astype(wide) / scale
         if not quant.dtype.is_integer:
             return steps.astype(quant.dtype.numpy)
         grid = np.rint(steps).astype(np.float64) + spread(quant.zero_point.astype(np.float64), quant, array.shape)

@@ -2,7 +2,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgec.backends.onnx_export import quantized, to_model, write_model
+from edgec.backends.onnx_export import to_model, write_model
 from edgec.backends.onnxruntime.session import open_session, run_session
 from edgec.ir import DType, Graph, Node, Quant, TensorType, Value
 from edgec.ir.interpret import interpret
@@ -56,13 +56,6 @@ def test_to_model_writes_pairs_when_values_are_quantized():
     for name in expected:  # one step of the grid, where a product lies on the border of two
         np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=0.0501)
         assert np.mean(got[name] == expected[name]) > 0.95
-
-
-def test_quantized_gives_the_nearest_grid_point_when_blocks_are_ragged():
-    scale = np.array([[0.5], [0.25]], np.float32)
-    quant = Quant(DType.INT4, scale, np.array([[1], [-2]], np.int8), axis=0, block=2)
-    array = np.array([[1.1], [9.0], [0.1]], np.float32)  # the last block has one row
-    np.testing.assert_array_equal(quantized(array, quant).astype(int), [[3], [7], [-2]])
 
 
 def if_graph():

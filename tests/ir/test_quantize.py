@@ -38,6 +38,11 @@ def test_quantize_scales_each_channel_along_the_axis():
     assert quantize(x, quant(scale=[1, 0.5], axis=-2)).tolist() == [[1] * 3, [2] * 3]
 
 
+def test_quantize_counts_int32_beyond_the_24_bits_of_a_float():
+    x = np.array([16777217 * 0.5, 2.0**40], np.float64)
+    assert quantize(x, quant(DType.INT32)).tolist() == [16777217, 2**31 - 1]
+
+
 def test_quantize_scales_blocks_whose_last_is_shorter():
     x = np.ones((1, 5), np.float32)
     assert quantize(x, quant(scale=[[1, 0.5, 0.25]], axis=1, block=2)).tolist() == [[1, 1, 2, 2, 4]]
