@@ -1,4 +1,4 @@
-"""What every test of a pass asserts: caller's graph unchanged, result well formed, same numbers, second run finds nothing."""
+"""What every test of a pass asserts: the caller's graph unchanged, a sound result, same numbers, nothing left to do."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def same_numbers(before: Graph, after: Graph, tolerance: float, seed: int = 1) -
         np.testing.assert_allclose(found[name], array, rtol=0, atol=tolerance * largest, err_msg=name)
 
 
-def apply(module: ModuleType, graph: Graph, *, tolerance: float = 1e-6, options: Options = OPTIONS,
-          numbers: bool = True) -> PassResult:
+def apply(
+    module: ModuleType, graph: Graph, *, tolerance: float = 1e-6, options: Options = OPTIONS, numbers: bool = True
+) -> PassResult:
     """Run a pass and check everything that holds for every pass."""
     before = frozen(graph)
     result = module.run(graph, options)

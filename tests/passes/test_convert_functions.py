@@ -13,7 +13,9 @@ from tests.passes.checks import apply, ops, refusals
 def opaque(monkeypatch):
     """Whatever kernels there are today: Attention and RotaryEmbedding count as ops without one."""
     role = table.role
-    monkeypatch.setattr(table, "role", lambda n: KernelRole.OPAQUE if n.op in ("Attention", "RotaryEmbedding") else role(n))
+    monkeypatch.setattr(
+        table, "role", lambda n: KernelRole.OPAQUE if n.op in ("Attention", "RotaryEmbedding") else role(n)
+    )
 
 
 def attention(b, **attributes):

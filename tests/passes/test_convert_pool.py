@@ -42,7 +42,9 @@ KEPT = {
     "channels": lambda b: b("ReduceMean", b.input("x", 2, 3, 5, 7), ints(1, 2, 3)),
     "sum": lambda b: b("ReduceSum", b.input("x", 2, 3, 5, 7), ints(2, 3)),
     "smaller_window": lambda b: b("AveragePool", b.input("x", 2, 3, 5, 7), kernel_shape=(5, 6), strides=(1, 2)),
-    "padded": lambda b: b("AveragePool", b.input("x", 2, 3, 5, 7), kernel_shape=(5, 7), strides=(9, 9), pads=(1, 1, 1, 1)),
+    "padded": lambda b: b(
+        "AveragePool", b.input("x", 2, 3, 5, 7), kernel_shape=(5, 7), strides=(9, 9), pads=(1, 1, 1, 1)
+    ),
 }
 
 

@@ -42,10 +42,13 @@ MIDDLES = {
     "resize": lambda b, y: b("Resize", y, None, np.array([1, 2, 3, 1], np.float32), mode="nearest"),
     "tile": lambda b, y: b("Tile", y, ints(1, 2, 1, 1)),
     "reduce_keep": lambda b, y: b("Sub", y, b("ReduceMax", y, ints(-1), keepdims=1)),
-    "squeeze_excite": lambda b, y: b("Mul", y, b("Sigmoid", nhwc_conv(b, b("ReduceMean", y, ints(1, 2)), y.shape[-1], 1))),
+    "squeeze_excite": lambda b, y: b(
+        "Mul", y, b("Sigmoid", nhwc_conv(b, b("ReduceMean", y, ints(1, 2)), y.shape[-1], 1))
+    ),
     "where": lambda b, y: b("Where", b("Greater", y, 0.1), y, b("Mul", y, b.weight(y.shape[-1]))),
     "split": lambda b, y: (lambda s: b("Concat", s.outputs[1], s.outputs[0], axis=3))(
-        b.node("Split", y, ints(2, 3), axis=-1, outputs=2)),
+        b.node("Split", y, ints(2, 3), axis=-1, outputs=2)
+    ),
 }
 
 
@@ -122,6 +125,7 @@ def test_eliminate_transposes_refuses_a_layout_that_moves_more():
 
 def test_eliminate_transposes_refuses_to_pass_a_grid_along_an_axis():
     from edgec.ir import DType, Quant
+
     b = Builder()
     y = b("Transpose", b.input("x", 2, 3, 5), perm=(1, 2, 0))
     y.quant = Quant(DType.INT8, np.full(3, 0.1, np.float32), np.zeros(3, np.int8), axis=0)
@@ -131,7 +135,11 @@ def test_eliminate_transposes_refuses_to_pass_a_grid_along_an_axis():
 
 def test_eliminate_transposes_keeps_ops_that_are_bound_to_their_layout():
     b = Builder()
-    y = b("Transpose", b("DepthToSpace", b("Transpose", b.input("x", 2, 5, 7, 8), perm=TO_NCHW), blocksize=2), perm=TO_NHWC)
+    y = b(
+        "Transpose",
+        b("DepthToSpace", b("Transpose", b.input("x", 2, 5, 7, 8), perm=TO_NCHW), blocksize=2),
+        perm=TO_NHWC,
+    )
     assert apply(eliminate_transposes, b.output(y)).report.applied == 0
 
 
@@ -142,8 +150,15 @@ def test_inverse_and_compose_undo_each_other():
     assert np.array_equal(x.transpose(perm).transpose((1, 3, 0, 2)), x.transpose(compose(perm, (1, 3, 0, 2))))
 
 
-@pytest.mark.parametrize(("shape", "perm", "expected"), [
-    ((2, 1, 3, 1), (0, 3, 2, 1), True), ((2, 3), (1, 0), False), ((1, 3, 1, 1), (0, 2, 3, 1), True),
-    ((1, 3, 2, 1), (0, 2, 1, 3), False), ((1, 1), (1, 0), True)])
+@pytest.mark.parametrize(
+    ("shape", "perm", "expected"),
+    [
+        ((2, 1, 3, 1), (0, 3, 2, 1), True),
+        ((2, 3), (1, 0), False),
+        ((1, 3, 1, 1), (0, 2, 3, 1), True),
+        ((1, 3, 2, 1), (0, 2, 1, 3), False),
+        ((1, 1), (1, 0), True),
+    ],
+)
 def test_is_reshape_tells_whether_elements_move(shape, perm, expected):
     assert is_reshape(shape, perm) is expected

@@ -78,7 +78,9 @@ def test_fold_batch_norm_folds_all_when_a_block_has_a_shortcut():
 def test_fold_batch_norm_keeps_the_grid_of_its_result_and_the_pattern_of_the_weights():
     graph = conv_bn_relu(groups=1)
     weight = graph.nodes[0].inputs[1]
-    weight.const = np.where(np.arange(weight.type.size).reshape(weight.shape) % 4 < 2, weight.const, 0).astype(np.float32)
+    weight.const = np.where(np.arange(weight.type.size).reshape(weight.shape) % 4 < 2, weight.const, 0).astype(
+        np.float32
+    )
     weight.const = np.where(np.arange(weight.shape[1])[None, :, None, None] % 4 < 2, weight.const, 0).astype(np.float32)
     weight.sparsity = Sparsity(2, 4, 1)
     graph.nodes[1].outputs[0].quant = quant()

@@ -90,6 +90,7 @@ def test_fold_pad_refuses_channels_batches_and_crops(pads):
 
 def test_fold_pad_refuses_computed_pads():
     from edgec.ir import DType, Node, TensorType, Value
+
     b = Builder()
     pads = b.input("pads", 8, dtype=DType.INT64)
     y = Value("padded", TensorType(DType.FLOAT32, (1, 4, 8, 7)))
@@ -117,7 +118,9 @@ def test_fold_pad_refuses_a_user_that_chooses_its_pads():
     assert refusals(fold_pad, b.output(y)) == ["fold_pad.auto_pad"]
 
 
-@pytest.mark.parametrize(("op", "value"), [("Conv", 1.0), ("AveragePool", -np.inf), ("MaxPool", None), ("MaxPool", 2.0)])
+@pytest.mark.parametrize(
+    ("op", "value"), [("Conv", 1.0), ("AveragePool", -np.inf), ("MaxPool", None), ("MaxPool", 2.0)]
+)
 def test_fold_pad_refuses_a_value_that_the_user_does_not_pad_with(op, value):
     b = Builder()
     x = padded(b, b.input("x", 1, 4, 6, 5), (0, 0, 1, 1, 0, 0, 1, 1), value)

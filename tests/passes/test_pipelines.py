@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgec.errors import InternalError
 from edgec.ir import DType, Graph, Node, TensorType, Value
 from edgec.ir.verify import verify
-from edgec.passes import eliminate_dead, fold_affine, fold_batch_norm, fold_constants, pipelines
+from edgec.passes import eliminate_dead, fold_affine, fold_batch_norm, fold_constants
 from edgec.passes.contract import PassReport, PassResult
 from edgec.passes.pipelines import PIPELINE, Stage, optimize, order_violations
 from tests.models import BLOCKS, Builder
@@ -21,9 +21,30 @@ CLEAN = {
     "shuffle_block": ["Conv", "Relu", "Reshape", "Transpose", "Reshape", "Conv", "Conv", "Add", "Relu"],
     "squeeze_excite_block": ["Conv", "HardSwish", "GlobalAveragePool", "Conv", "Relu", "Conv", "HardSigmoid", "Mul"],
     "attention_block": [
-        "LayerNormalization", "MatMul", "Add", "Reshape", "Transpose", *["Slice", "Reshape"] * 3, "Transpose", "MatMul",
-        "Mul", "Softmax", "MatMul", "Transpose", "Reshape", "MatMul", "Add", "Add", "LayerNormalization", "MatMul", "Add",
-        "Gelu", "MatMul", "Add", "Add"],
+        "LayerNormalization",
+        "MatMul",
+        "Add",
+        "Reshape",
+        "Transpose",
+        *["Slice", "Reshape"] * 3,
+        "Transpose",
+        "MatMul",
+        "Mul",
+        "Softmax",
+        "MatMul",
+        "Transpose",
+        "Reshape",
+        "MatMul",
+        "Add",
+        "Add",
+        "LayerNormalization",
+        "MatMul",
+        "Add",
+        "Gelu",
+        "MatMul",
+        "Add",
+        "Add",
+    ],
     "mlp": ["Gemm", "Relu", "Gemm", "Softmax"],
     "depthwise_separable": ["Conv", "Clip", "Conv", "Clip", "GlobalAveragePool", "Flatten", "Gemm"],
 }
@@ -82,11 +103,16 @@ def test_order_violations_finds_none_in_the_pipeline():
 
 def test_optimize_lists_all_order_violations_before_anything_runs():
     ran = []
-    recording = broken_pass("record", lambda graph: ran.append(1), {"fold_pad": "pads move", "fold_affine": "scales move"})
+    recording = broken_pass(
+        "record", lambda graph: ran.append(1), {"fold_pad": "pads move", "fold_affine": "scales move"}
+    )
     with pytest.raises(InternalError) as error:
         optimize(BLOCKS["mlp"](), pipeline=[Stage("all", (recording, fold_batch_norm))])
-    for part in ("record runs before fold_pad, but: pads move", "record runs before fold_affine",
-                 "fold_batch_norm runs before fold_constants"):
+    for part in (
+        "record runs before fold_pad, but: pads move",
+        "record runs before fold_affine",
+        "fold_batch_norm runs before fold_constants",
+    ):
         assert part in str(error.value)
     assert not ran
 
@@ -101,7 +127,10 @@ def retype(graph):
 
 @pytest.mark.parametrize(("breaks", "rule", "node"), [(rename, "V01", "gemm"), (retype, "V09", "gemm")])
 def test_optimize_names_pass_rule_and_node_when_a_pass_breaks_the_graph(breaks, rule, node):
-    stages = [Stage("first", (fold_constants,)), Stage("second", (eliminate_dead, broken_pass("break_it", breaks), fold_affine))]
+    stages = [
+        Stage("first", (fold_constants,)),
+        Stage("second", (eliminate_dead, broken_pass("break_it", breaks), fold_affine)),
+    ]
     stages[1] = Stage("second", stages[1].passes[:2])
     with pytest.raises(InternalError) as error:
         optimize(BLOCKS["mlp"](), pipeline=stages)
@@ -182,7 +211,7 @@ def _pointwise(draw, b, x):
 def _constant(draw, b, x):
     op = draw(st.sampled_from(["Add", "Sub", "Mul", "Div"]))
     rank = draw(st.integers(0, x.type.rank))
-    shape = [n if draw(st.booleans()) else 1 for n in x.shape[x.type.rank - rank:]]
+    shape = [n if draw(st.booleans()) else 1 for n in x.shape[x.type.rank - rank :]]
     c = b.constant(b.random.uniform(0.5, 2.0, shape).astype(np.float32))
     if draw(st.integers(0, 4)) == 0:
         c = b.constant(np.full(shape, draw(st.sampled_from([0.0, 1.0])) if op != "Div" else 1.0, np.float32))

@@ -28,13 +28,28 @@ EXACT = {
     "half_inside": lambda b, x: b("Mul", x, b("Add", b("Mul", b("Erf", b("Mul", x, 1 / ROOT2)), 0.5), 0.5)),
 }
 TANH = {
-    "gpt2": lambda b, x: b("Mul", b("Mul", x, 0.5), b("Add", b("Tanh", b("Mul", b("Add", x, cube(b, x)), ROOT_2_PI)), 1.0)),
-    "cubed_by_products": lambda b, x: b("Mul", b("Mul", x, b("Add", 1.0, b("Tanh", b("Mul", ROOT_2_PI, b(
-        "Add", b("Mul", b("Mul", b("Mul", x, x), x), 0.044715), x))))), 0.5),
-    "factored": lambda b, x: b("Mul", b("Mul", x, 0.5), b("Add", b("Tanh", b("Mul", b("Mul", x, ROOT_2_PI), b(
-        "Add", b("Mul", b("Mul", x, 0.044715), x), 1.0))), 1.0)),
-    "squared": lambda b, x: b("Mul", b("Mul", x, 0.5), b("Add", b("Tanh", b("Mul", b("Mul", x, ROOT_2_PI), b(
-        "Add", b("Mul", b("Pow", x, 2.0), 0.044715), 1.0))), 1.0)),
+    "gpt2": lambda b, x: b(
+        "Mul", b("Mul", x, 0.5), b("Add", b("Tanh", b("Mul", b("Add", x, cube(b, x)), ROOT_2_PI)), 1.0)
+    ),
+    "cubed_by_products": lambda b, x: b(
+        "Mul",
+        b(
+            "Mul",
+            x,
+            b("Add", 1.0, b("Tanh", b("Mul", ROOT_2_PI, b("Add", b("Mul", b("Mul", b("Mul", x, x), x), 0.044715), x)))),
+        ),
+        0.5,
+    ),
+    "factored": lambda b, x: b(
+        "Mul",
+        b("Mul", x, 0.5),
+        b("Add", b("Tanh", b("Mul", b("Mul", x, ROOT_2_PI), b("Add", b("Mul", b("Mul", x, 0.044715), x), 1.0))), 1.0),
+    ),
+    "squared": lambda b, x: b(
+        "Mul",
+        b("Mul", x, 0.5),
+        b("Add", b("Tanh", b("Mul", b("Mul", x, ROOT_2_PI), b("Add", b("Mul", b("Pow", x, 2.0), 0.044715), 1.0))), 1.0),
+    ),
 }
 
 
@@ -67,10 +82,16 @@ OTHERS = {
     "half": lambda b, x: b("Mul", b("Mul", x, phi(b, x)), 0.6),
     "one": lambda b, x: b("Mul", b("Mul", x, b("Add", b("Erf", b("Div", x, ROOT2)), 1.1)), 0.5),
     "other_value": lambda b, x: b("Mul", b("Mul", b.input("z", 4, 5), phi(b, x)), 0.5),
-    "cubic": lambda b, x: b("Mul", b("Mul", x, 0.5), b("Add", b("Tanh", b("Mul", b("Add", x, b("Mul", b("Pow", x, 3.0), 0.05)),
-                                                                      ROOT_2_PI)), 1.0)),
-    "power": lambda b, x: b("Mul", b("Mul", x, 0.5), b("Add", b("Tanh", b("Mul", b("Add", x, b("Mul", b("Pow", x, 2.0), 0.044715)),
-                                                                      ROOT_2_PI)), 1.0)),
+    "cubic": lambda b, x: b(
+        "Mul",
+        b("Mul", x, 0.5),
+        b("Add", b("Tanh", b("Mul", b("Add", x, b("Mul", b("Pow", x, 3.0), 0.05)), ROOT_2_PI)), 1.0),
+    ),
+    "power": lambda b, x: b(
+        "Mul",
+        b("Mul", x, 0.5),
+        b("Add", b("Tanh", b("Mul", b("Add", x, b("Mul", b("Pow", x, 2.0), 0.044715)), ROOT_2_PI)), 1.0),
+    ),
 }
 
 
@@ -87,5 +108,7 @@ def test_recognise_gelu_refuses_when_a_value_inside_is_seen_or_quantized(rule):
     erf = next(n.outputs[0] for n in b.graph.nodes if n.op == "Erf")
     if rule == "rewrite.quant":
         erf.quant = quant()
-    extra = {"rewrite.uses": lambda: [b("Neg", erf)], "rewrite.output": lambda: [erf], "rewrite.quant": lambda: []}[rule]()
+    extra = {"rewrite.uses": lambda: [b("Neg", erf)], "rewrite.output": lambda: [erf], "rewrite.quant": lambda: []}[
+        rule
+    ]()
     assert refusals(recognise_gelu, b.output(y, *extra)) == [rule]

@@ -89,10 +89,12 @@ def test_recognise_layernorm_leaves_other_forms_alone(form):
     b = Builder()
     x = b.input("x", 3, 5, 7)
     d = b("Sub", x, mean(b, x))
-    y = {"first_axis": lambda: core(b, x, axes=(0,), centre=False),
-         "other_mean": lambda: b("Div", d, b("Sqrt", b("Add", mean(b, b("Pow", b("Exp", x), 2.0)), 1e-5))),
-         "cube": lambda: b("Div", d, b("Sqrt", b("Add", b("Abs", mean(b, b("Pow", d, 3.0))), 1e-5))),
-         "other_axes": lambda: b("Div", d, b("Sqrt", b("Add", mean(b, b("Pow", d, 2.0), (0,)), 1e-5)))}[form]()
+    y = {
+        "first_axis": lambda: core(b, x, axes=(0,), centre=False),
+        "other_mean": lambda: b("Div", d, b("Sqrt", b("Add", mean(b, b("Pow", b("Exp", x), 2.0)), 1e-5))),
+        "cube": lambda: b("Div", d, b("Sqrt", b("Add", b("Abs", mean(b, b("Pow", d, 3.0))), 1e-5))),
+        "other_axes": lambda: b("Div", d, b("Sqrt", b("Add", mean(b, b("Pow", d, 2.0), (0,)), 1e-5))),
+    }[form]()
     assert apply(recognise_layernorm, b.output(y)).report.matched == 0
 
 
@@ -104,5 +106,7 @@ def test_recognise_layernorm_refuses_when_a_value_inside_is_seen_or_quantized(ru
     value = next(n.outputs[0] for n in b.graph.nodes if n.op == inside)
     if rule == "rewrite.quant":
         value.quant = quant()
-    extra = {"rewrite.uses": lambda: [b("Neg", value)], "rewrite.output": lambda: [value], "rewrite.quant": lambda: []}[rule]()
+    extra = {"rewrite.uses": lambda: [b("Neg", value)], "rewrite.output": lambda: [value], "rewrite.quant": lambda: []}[
+        rule
+    ]()
     assert refusals(recognise_layernorm, b.output(y, *extra)) == [rule]

@@ -33,8 +33,11 @@ def test_recognise_softplus_mish_writes_mish_in_every_order(swap, written, golde
 def test_recognise_softplus_mish_leaves_other_forms_alone(form):
     b = Builder()
     x, z = b.input("x", 3), b.input("z", 3)
-    y = {"two": lambda: b("Log", b("Add", b("Exp", x), 2.0)), "tanh_of_other": lambda: b("Mul", z, b("Tanh", b("Softplus", x))),
-         "exp_only": lambda: b("Log", b("Add", b("Exp", x), b("Abs", z)))}[form]()
+    y = {
+        "two": lambda: b("Log", b("Add", b("Exp", x), 2.0)),
+        "tanh_of_other": lambda: b("Mul", z, b("Tanh", b("Softplus", x))),
+        "exp_only": lambda: b("Log", b("Add", b("Exp", x), b("Abs", z))),
+    }[form]()
     assert apply(recognise_softplus_mish, b.output(y)).report.matched == 0
 
 
@@ -47,5 +50,7 @@ def test_recognise_softplus_mish_refuses_when_a_value_inside_is_seen_or_quantize
     value = next(n.outputs[0] for n in b.graph.nodes if n.op == inside)
     if rule == "rewrite.quant":
         value.quant = quant()
-    extra = {"rewrite.uses": lambda: [b("Neg", value)], "rewrite.output": lambda: [value], "rewrite.quant": lambda: []}[rule]()
+    extra = {"rewrite.uses": lambda: [b("Neg", value)], "rewrite.output": lambda: [value], "rewrite.quant": lambda: []}[
+        rule
+    ]()
     assert refusals(recognise_softplus_mish, b.output(y, *extra)) == [rule]
