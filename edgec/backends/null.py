@@ -41,7 +41,7 @@ class NullBackend:
 
     def load(self, artifact: Artifact, target: Target) -> Runner:
         """The interpreter, on any machine. Raises UserError if the file is not a graph."""
-        return InterpreterRunner(load(artifact.folder / str(artifact.meta["graph"])))
+        return InterpreterRunner(load(artifact.folder / str(artifact.meta.get("graph", ""))))
 
 
 class InterpreterRunner:

@@ -111,8 +111,9 @@ def compile_c(tools: Toolchain, source: Path, output: Path, include: Path) -> No
 
 def archive(tools: Toolchain, folder: Path, name: str, objects: Sequence[Path], data: Path) -> Path:
     """`libNAME.a` with two members: the code (`objects` joined, without debug information) and `data`."""
-    code = objects[0].with_name(f"{name}.o")
-    run_tool([*tools.linker, "-r", "--strip-debug", *map(str, objects), "-o", str(code)], "joining the kernels")
+    code, script = objects[0].with_name(f"{name}.o"), objects[0].with_name("discard.ld")
+    script.write_text("SECTIONS { /DISCARD/ : { *(.debug_*) *(.comment) *(.llvm_addrsig) } }\n")
+    run_tool([*tools.linker, "-r", "-T", str(script), *map(str, objects), "-o", str(code)], "joining the kernels")
     library = folder / f"lib{name}.a"
     library.unlink(missing_ok=True)
     run_tool([*tools.archiver, "rcsD", str(library), code.name, data.name], "making the archive", cwd=code.parent)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
-import os
 import select
 import shutil
 import signal
@@ -20,10 +20,10 @@ import numpy as np
 
 from edgec.backends.base import Artifact, Port, Runner
 from edgec.backends.feeds import check_feeds
-from edgec.backends.tvm.entry import ABI
+from edgec.backends.tvm.entry import ABI, check_name
 from edgec.backends.tvm.link import runner_program
 from edgec.backends.tvm.symbols import LIBM
-from edgec.errors import InternalError, UserError
+from edgec.errors import EdgecError, InternalError, UserError
 from edgec.host import find_cpu
 from edgec.target import Target
 
@@ -51,6 +51,7 @@ def open_engine(artifact: Artifact, target: Target) -> Runner:
     Raises UserError if this machine can do neither, InternalError if the files are not those of the artifact.
     """
     name = str(artifact.meta.get("name", ""))
+    check_name(name)
     here = find_cpu().cpu
     if here.arch != target.cpu.arch:
         libm = bool(LIBM.intersection(artifact.meta.get("undefined", LIBM)))
@@ -69,12 +70,17 @@ class NativeRunner:
     def __init__(self, library: Path, name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         """Load `library`. Raises UserError if the system cannot, InternalError if it holds another engine."""
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self._library: ctypes.CDLL | None = None
         try:
-            self._library: ctypes.CDLL | None = ctypes.CDLL(str(library))
+            self._library = _load(library)
             engine = _Engine.in_dll(self._library, f"{name}_engine")
+            _check_engine(engine, self._inputs, self._outputs, str(library))
         except (OSError, ValueError) as error:
+            self.close()
             raise UserError(f"the engine cannot be loaded: {error}", where=str(library)) from error
-        _check_engine(engine, self._inputs, self._outputs, str(library))
+        except EdgecError:
+            self.close()
+            raise
         self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(engine.run)
         self._arena = aligned_bytes(engine.arena_bytes)
         self._arena_address = self._arena.ctypes.data
@@ -115,9 +121,7 @@ class NativeRunner:
     def close(self) -> None:
         """Unload the library."""
         library, self._library = self._library, None
-        if library is not None and os.name == "posix":
-            import _ctypes
-
+        if library is not None:
             _ctypes.dlclose(library._handle)
 
     def _arrays(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -271,6 +275,16 @@ class EmulatedRunner:
                             where=f"target {self._target.name}, features {', '.join(self._target.cpu.features)}",
                             hint="correct the features of the target, or its CPU model for qemu")
         raise InternalError(f"the emulated engine ended with code {code}", where=" | ".join(lines[-3:]))
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    """The library as it is on disk now. The loader takes a path that it has seen for what it loaded then, so each
+    load has a path of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        link = Path(folder, library.name)
+        link.symlink_to(library.resolve(strict=True))
+        return ctypes.CDLL(str(link))
 
 
 def aligned_bytes(size: int) -> np.ndarray:
