@@ -65,7 +65,8 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
         bias_ = convolution.bias(node, blocks * b)
         bias = None if bias_ is None else writer.pointer(Constant(bias_), bias_.shape)
         after = Epilogue(kernel, b, lower, writer)
-        y = writer.pointer(Output(kernel.outputs[0]), (conv.n, blocks, window.oh, window.ow, b))
+        result = Output(kernel.outputs[0], epilogue.replaceable(kernel))
+        y = writer.pointer(result, (conv.n, blocks, window.oh, window.ow, b))
         after.prologue()
 
         def tile(n: Expr, c: Expr, area: Area) -> None:
@@ -83,9 +84,9 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
             taps(window, area, tap, unroll=True)
             with unrolled(area.columns) as j:
                 position = (n, c, area.row, area.column + j)
-                result = after.finish(position, accumulators, j * b)
+                value = after.finish(position, accumulators, j * b)
                 with vectorized(b) as e:
-                    store(y, result(e), *position, e)
+                    store(y, value(e), *position, e)
 
         with loop(conv.n) as n, loop(blocks) as c:
             for area in areas(window, choose(cpu.registers, conv)):

@@ -104,7 +104,7 @@ class _Direct:
         self.bias = None if bias is None else writer.pointer(Constant(bias), bias.shape)
         self.after = Epilogue(kernel, b, lower, writer, flat)
         out = (conv.n, self.k_blocks * conv.groups, conv.window.oh, conv.window.ow, b)
-        self.y = writer.pointer(Output(kernel.outputs[0]), out)
+        self.y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel)), out)
 
     def body(self) -> None:
         """Loops over samples, groups, tiles of output blocks, tiles of rows and columns."""

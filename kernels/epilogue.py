@@ -115,6 +115,14 @@ def follow(kernel: Kernel, block: int) -> Demand:
     return Demand(block, shared=frozenset(shared))
 
 
+def replaceable(kernel: Kernel, axis: int = 1) -> tuple[Value, ...]:
+    """Operands whose memory the result may take over: full ones that the anchor does not read."""
+    result = kernel.outputs[0]
+    read = [] if kernel.anchor is None else kernel.anchor.input_values
+    return tuple(v for v in operands(kernel) if v.const is None and kind(v, result, axis) == "full"
+                 and not any(v is other for other in read))
+
+
 @dataclass
 class _Operand:
     kind: str

@@ -177,7 +177,7 @@ class _Writer:
         start = offsets(node, self.vectors * lanes_)
         self.start = None if start is None else writer.pointer(Constant(start), start.shape)
         self.after = Epilogue(kernel, lanes_, lower, writer, axis=-1)
-        self.y = writer.pointer(Output(kernel.outputs[0]), (size.t * size.m, size.n))
+        self.y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel, -1)), (size.t * size.m, size.n))
 
     def _factor(self, value: Value, matrix: tuple[int, int], writer: Writer) -> Buffer:
         count = value.type.size // prod(matrix)

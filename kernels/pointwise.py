@@ -44,7 +44,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
 
     def body(writer: Writer) -> None:
         after = Epilogue(kernel, b, lower, writer, flat=True)
-        y = writer.pointer(Output(result), (n_, blocks, 1, positions, b))
+        y = writer.pointer(Output(result, epilogue.replaceable(kernel)), (n_, blocks, 1, positions, b))
         after.prologue()
         with loop(n_) as n, loop(blocks) as c, loop(positions // unroll) as p, unrolled(unroll) as u:
             place = (n, c, 0, p * unroll + u)

@@ -97,7 +97,8 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
         if divisors is not None and np.ptp(divisors):
             table = writer.pointer(Constant(divisors), divisors.shape)
         after = Epilogue(kernel, b, lower, writer)
-        y = writer.pointer(Output(kernel.outputs[0]), (n_, blocks, window.oh, window.ow, b))
+        result = Output(kernel.outputs[0], epilogue.replaceable(kernel))
+        y = writer.pointer(result, (n_, blocks, window.oh, window.ow, b))
         after.prologue()
 
         def tile(n: Expr, c: Expr, area: Area) -> None:
@@ -119,9 +120,9 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
                     count = splat(float(divisors.flat[0]), b) if table is None else broadcast(
                         load(table, area.row, area.column + j), b)
                     store(accumulators, load(accumulators, lanes(j * b, b)) / count, lanes(j * b, b))
-                result = after.finish(position, accumulators, j * b)
+                value = after.finish(position, accumulators, j * b)
                 with vectorized(b) as e:
-                    store(y, result(e), *position, e)
+                    store(y, value(e), *position, e)
 
         with loop(n_) as n, loop(blocks) as c:
             for area in areas(window, _tile(cpu.registers, window)):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
+import pytest
 from edgec.kernels import registry
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
 
@@ -19,7 +19,7 @@ from edgec.ops.semantics import evaluate, make_node
 from edgec.plan.kernels import group
 from edgec.plan.layout import assign
 from edgec.plan.plan import Kernel, Layout
-from edgec.target import Cpu, Target
+from edgec.target import Cpu, Target, load_target
 
 AVX2 = Target("avx2", Cpu("haswell", "x86_64", l2_kib=256, features=("avx2", "fma")))
 AVX512 = Target("avx512", Cpu("skylake-avx512", "x86_64", l2_kib=1024, features=("avx512f", "avx2", "fma")))
@@ -28,8 +28,13 @@ AVX512 = Target("avx512", Cpu("skylake-avx512", "x86_64", l2_kib=1024, features=
 @lru_cache(maxsize=1)
 def targets() -> tuple[Target, ...]:
     """The x86 targets that this machine can run."""
-    flags = Path("/proc/cpuinfo").read_text(encoding="ascii").split()
-    return tuple(t for t, flag in ((AVX2, "avx2"), (AVX512, "avx512f")) if flag in flags)
+    found = load_target("host").cpu.features
+    return tuple(t for t in (AVX2, AVX512) if t.cpu.features[0] in found)
+
+
+everywhere = pytest.mark.parametrize("target", [
+    pytest.param(t, id=t.name, marks=() if t in targets() else pytest.mark.skip(f"this machine lacks {t.name}"))
+    for t in (AVX2, AVX512)])
 
 
 def rng(seed: int = 0) -> np.random.Generator:
