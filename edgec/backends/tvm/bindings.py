@@ -1,0 +1,102 @@
+"""Names within an expression become scalars in local memory, which LLVM turns into registers.
+
+TVM's simplifier substitutes what a Let or a Bind names and follows every use, so its time is exponential in the number
+of names. It never looks through a load, and LLVM promotes the scalars before it vectorizes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import s_tir, tirx
+from tvm.ir import Call, TensorLoad
+from tvm.ir.prim import expr as prim
+
+_PAIRS = (prim.BinaryOpExpr, prim.CmpExpr, prim.LogicalExpr)
+
+
+def flatten(func: Any) -> Any:
+    """The same PrimFunc with every Let of a stored value as a store to a local scalar.
+
+    Raises TypeError for a Let in a branch of `if_then_else`: its value may be computed only there.
+    """
+    return func.with_body(_statement(func.body))
+
+
+def _statement(stmt: Any, scalars: list[Any] | None = None) -> Any:
+    scalars = [] if scalars is None else scalars
+    if isinstance(stmt, tirx.BufferStore):
+        return _store(stmt, scalars)
+    if isinstance(stmt, tirx.SeqStmt):
+        return tirx.SeqStmt([_statement(s, scalars) for s in stmt.seq])
+    if isinstance(stmt, tirx.For):
+        return tirx.For(stmt.loop_var, stmt.min, stmt.extent, stmt.kind, _statement(stmt.body, scalars),
+                        stmt.thread_binding, stmt.annotations, stmt.step)
+    if isinstance(stmt, tirx.IfThenElse):
+        other = None if stmt.else_case is None else _statement(stmt.else_case, scalars)
+        return tirx.IfThenElse(stmt.condition, _statement(stmt.then_case, scalars), other)
+    if isinstance(stmt, s_tir.SBlockRealize):
+        return s_tir.SBlockRealize(stmt.iter_values, stmt.predicate, _block(stmt.block))
+    return stmt
+
+
+def _block(block: Any) -> Any:
+    scalars: list[Any] = []
+    body = _statement(block.body, scalars)
+    init = None if block.init is None else _statement(block.init, scalars)
+    return s_tir.SBlock(block.iter_vars, block.reads, block.writes, block.name_hint, body, init,
+                        [*block.alloc_buffers, *scalars], block.match_buffers, block.annotations)
+
+
+def _store(store: Any, scalars: list[Any]) -> Any:
+    hoist = _Hoist()
+    value = hoist.visit(store.value)
+    if not hoist.stores:
+        return store
+    scalars.extend(hoist.scalars)
+    return tirx.SeqStmt([*hoist.stores, tirx.BufferStore(store.buffer, value, store.indices)])
+
+
+class _Hoist:
+    """Takes the Lets out of one expression, innermost first."""
+
+    def __init__(self) -> None:
+        self.stores: list[Any] = []
+        self.scalars: list[Any] = []
+        self.loads: dict[Any, Any] = {}
+
+    def visit(self, e: Any) -> Any:
+        if isinstance(e, tirx.Var):
+            return self.loads.get(e, e)
+        if isinstance(e, prim.Let):
+            scalar = tirx.decl_buffer((1,), str(e.var.ty), f"t{len(self.scalars)}", scope="local")
+            self.stores.append(tirx.BufferStore(scalar, self.visit(e.value), [0]))
+            self.scalars.append(scalar)
+            self.loads[e.var] = tirx.BufferLoad(scalar, [0])
+            return self.visit(e.body)
+        if isinstance(e, (prim.Not, prim.BitwiseNot)):
+            return type(e)(self.visit(e.a))
+        if isinstance(e, _PAIRS):
+            return type(e)(self.visit(e.a), self.visit(e.b))
+        if isinstance(e, prim.Cast):
+            return prim.Cast(e.ty, self.visit(e.value))
+        if isinstance(e, prim.Select):
+            return prim.Select(self.visit(e.condition), self.visit(e.true_value), self.visit(e.false_value))
+        if isinstance(e, TensorLoad):
+            return tirx.BufferLoad(e.source, [self.visit(i) for i in e.indices])
+        if isinstance(e, Call):
+            return self._call(e)
+        return e
+
+    def _call(self, e: Any) -> Any:
+        if getattr(e.op, "name", "") == "prim.if_then_else":
+            return Call(e.op, [self.visit(e.args[0]), *(self._branch(a) for a in e.args[1:])], e.attrs, e.ty_args, ret_ty=e.ty)
+        return Call(e.op, [self.visit(a) for a in e.args], e.attrs, e.ty_args, ret_ty=e.ty)
+
+    def _branch(self, e: Any) -> Any:
+        inner = _Hoist()
+        inner.loads = dict(self.loads)
+        value = inner.visit(e)
+        if inner.stores:
+            raise TypeError("a branch of if_then_else binds names")
+        return value
