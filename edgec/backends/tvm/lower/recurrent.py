@@ -229,16 +229,13 @@ class _Direction:
                         lambda n, j, value: write(self._extra, value, n, j))
 
         def reset(n: Expr, j: Expr) -> None:
-            def gated() -> Expr:
-                r = self._functions[0](self._limited(read(self._gates, first + n, 1, j)))
-                if self._late_reset:
-                    return read(self._gates, first + n, 2, j) + r * read(self._extra, n, j)
-                return r * read(self._h, n, j)
-
+            row = first + n
+            self._activate(0, row, 1, j)
+            r = read(self._gates, row, 1, j)
             if self._late_reset:
-                write(self._gates, element(gated), first + n, 2, j)
+                write(self._gates, read(self._gates, row, 2, j) + r * read(self._extra, n, j), row, 2, j)
             else:
-                write(self._extra, element(gated), n, j)
+                write(self._extra, r * read(self._h, n, j), n, j)
 
         self._each_vector(reset)
         if not self._late_reset:
@@ -249,49 +246,46 @@ class _Direction:
         with loop(s.batch) as n, loop(s.padded // _VECTOR) as block, vectorized(_VECTOR) as lane:
             body(n, block * _VECTOR + lane)
 
-    def _limited(self, x: Expr) -> Expr:
-        if not self._clip:
-            return x
-        low, high = constant(-self._clip, self._shape.dtype), constant(self._clip, self._shape.dtype)
-        x = bind(x)
-        return bind(select(x < low, low, select(x > high, high, x)))
+    def _activate(self, function: int, row: Expr, gate: int, j: Expr) -> None:
+        """gates[row, gate, j] = activation of itself, in statements of its own: TVM is slow on long expressions."""
+        if self._clip:
+            low, high = constant(-self._clip, self._shape.dtype), constant(self._clip, self._shape.dtype)
+            x = read(self._gates, row, gate, j)
+            write(self._gates, select(x < low, low, select(x > high, high, x)), row, gate, j)
+        write(self._gates, element(lambda: self._functions[function](read(self._gates, row, gate, j))), row, gate, j)
 
     def _update(self, first: Expr, n: Expr, j: Expr) -> None:
         """New state from the gates, for one element of each sample."""
-        def gate(index: int) -> Expr:
-            return read(self._gates, first + n, index, j)
-
-        if self._node.op == "RNN":
-            write(self._h, element(lambda: self._functions[0](self._limited(gate(0)))), n, j)
-        elif self._node.op == "GRU":
-            def blend() -> Expr:
-                z = self._functions[0](self._limited(gate(0)))
-                new = self._functions[1](self._limited(gate(2)))
-                return (constant(1, self._shape.dtype) - z) * new + z * read(self._h, n, j)
-
-            write(self._h, element(blend), n, j)
-        else:
-            self._update_cell(gate, n, j)
-
-    def _update_cell(self, gate: Callable[[int], Expr], n: Expr, j: Expr) -> None:
-        f, g, h = self._functions
+        row = first + n
         one = constant(1, self._shape.dtype)
 
-        def peep(index: int) -> Expr:
-            """The peephole's share of gate `index` (i, o, f); lanes beyond the hidden size are nobody's."""
-            if self._given["p"] is None:
-                return constant(0, self._shape.dtype)
-            inside = tirx.min(j, tirx.const(self._shape.hidden - 1, "int32"))
-            return read(self._given["p"], self._index, index * self._shape.hidden + inside) * read(self._c, n, j)
+        def gate(index: int) -> Expr:
+            return read(self._gates, row, index, j)
 
-        def cell() -> Expr:
-            i = f(self._limited(gate(0) + peep(0)))
-            coupled = bool(integer(self._node, "input_forget", 0))
-            forget = one - i if coupled else f(self._limited(gate(2) + peep(2)))
-            return forget * read(self._c, n, j) + i * g(self._limited(gate(3)))
+        if self._node.op == "RNN":
+            self._activate(0, row, 0, j)
+            write(self._h, gate(0), n, j)
+        elif self._node.op == "GRU":
+            self._activate(0, row, 0, j)
+            self._activate(1, row, 2, j)
+            write(self._h, (one - gate(0)) * gate(2) + gate(0) * read(self._h, n, j), n, j)
+        else:
+            self._peep((0, 2), row, n, j)
+            for function, index in ((0, 0), (0, 2), (1, 3)):
+                self._activate(function, row, index, j)
+            forget = one - gate(0) if integer(self._node, "input_forget", 0) else gate(2)
+            write(self._c, forget * read(self._c, n, j) + gate(0) * gate(3), n, j)
+            self._peep((1,), row, n, j)
+            self._activate(0, row, 1, j)
+            write(self._h, element(lambda: gate(1) * self._functions[2](read(self._c, n, j))), n, j)
 
-        write(self._c, element(cell), n, j)
-        write(self._h, element(lambda: f(self._limited(gate(1) + peep(1))) * h(bind(read(self._c, n, j)))), n, j)
+    def _peep(self, gates: tuple[int, ...], row: Expr, n: Expr, j: Expr) -> None:
+        """Add the cell's share to gates (i, o, f). Lanes beyond the hidden size are nobody's."""
+        s, p = self._shape, self._given["p"]
+        inside = j if s.padded == s.hidden else tirx.min(j, tirx.const(s.hidden - 1, "int32"))
+        for gate in gates if p is not None else ():
+            share = read(p, self._index, gate * s.hidden + inside) * read(self._c, n, j)
+            write(self._gates, read(self._gates, row, gate, j) + share, row, gate, j)
 
 
 # -- the ops ----------------------------------------------------------------------------------------------------------
