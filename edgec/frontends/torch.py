@@ -5,11 +5,11 @@ All of them become ONNX through torch's own exporters; the result is compared wi
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import inspect
 import io
-import os
 import pickle  # noqa: TID251  only the names of its errors; every load goes through torch.load(weights_only=True) or trust
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,11 +119,10 @@ def _damaged(where: str, error: BaseException) -> UserError:
 
 def _load_program(path: Path, trust: bool) -> torch.export.ExportedProgram:
     archive = checked_copy(path, FileKind.PT2, trust)
-    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    if not trust:
-        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # torch.export.load falls back to a full unpickling otherwise
+    # torch.export.load falls back to a full unpickling otherwise
+    force = contextlib.nullcontext() if trust else torch_export.environment("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
     try:
-        with torch_export.quiet():
+        with torch_export.quiet(), force:
             program = torch.export.load(archive)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -132,13 +131,8 @@ def _load_program(path: Path, trust: bool) -> torch.export.ExportedProgram:
             expected="tensors only",
             hint=TRUST,
         ) from error
-    except Exception as error:  #  its deserializer raises whatever a damaged field leads to
+    except Exception as error:  # its deserializer raises whatever a damaged field leads to
         raise _damaged(str(path), error) from error
-    finally:
-        if not trust and before is None:
-            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
-        elif not trust and before is not None:
-            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
     if not trust:
         program._guards_code = []  # source code that the program would execute to check its inputs
     return program
@@ -164,17 +158,7 @@ def _unpickle(path: Path, kind: FileKind, trust: bool) -> Any:
                 expected="a torch.export archive, TorchScript, or a state dict, which run no code",
                 hint=TRUST,
             ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        OverflowError,
-        AssertionError,
-    ) as error:
+    except Exception as error:  # the restricted unpickler raises whatever a damaged byte leads to
         raise _damaged(where, error) from error
     source.seek(0)
     try:

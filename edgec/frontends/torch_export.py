@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,16 +29,36 @@ _OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'|\b(?:operator '?|op )(aten::\
 
 @contextlib.contextmanager
 def quiet() -> Iterator[io.StringIO]:
-    """Keep what torch prints, warns and logs away from the user. Yields the text that it has printed."""
+    """Keep what torch prints, warns, logs and caches on disk away from the user. Yields the printed text."""
     noise = io.StringIO()
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(noise),
+            contextlib.redirect_stderr(noise),
+            tempfile.TemporaryDirectory() as folder,
+            environment("TORCHINDUCTOR_CACHE_DIR", folder),  # torch makes this folder when parts of it are imported
+        ):
             warnings.simplefilter("ignore")
             yield noise
     finally:
         logging.disable(level)
+
+
+@contextlib.contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """`value` in the environment variable `name`, which afterwards is what it was before."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager
