@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvm import s_tir, tirx
-from tvm.ir import Call, TensorLoad
+from tvm.ir import Call, Range, TensorLoad
 from tvm.ir.prim import expr as prim
 
 _PAIRS = (prim.BinaryOpExpr, prim.CmpExpr, prim.LogicalExpr)
@@ -30,6 +30,8 @@ def _statement(stmt: Any, scalars: list[Any] | None = None) -> Any:
     if isinstance(stmt, tirx.SeqStmt):
         return tirx.SeqStmt([_statement(s, scalars) for s in stmt.seq])
     if isinstance(stmt, tirx.For):
+        if int(stmt.kind) == tirx.ForKind.VECTORIZED and isinstance(stmt.body, s_tir.SBlockRealize):
+            return _vectorized(stmt, stmt.body)
         return tirx.For(stmt.loop_var, stmt.min, stmt.extent, stmt.kind, _statement(stmt.body, scalars),
                         stmt.thread_binding, stmt.annotations, stmt.step)
     if isinstance(stmt, tirx.IfThenElse):
@@ -48,8 +50,33 @@ def _block(block: Any) -> Any:
                         [*block.alloc_buffers, *scalars], block.match_buffers, block.annotations)
 
 
+def _vectorized(loop: Any, realize: Any) -> Any:
+    """One vectorized loop per name: TVM's vectorizer would let all lanes share one scalar."""
+    block = realize.block
+    if not isinstance(block.body, tirx.BufferStore) or block.init is not None:
+        return loop
+    hoist = _Hoist((loop.extent, loop.loop_var))
+    value = hoist.visit(block.body.value)
+    if not hoist.stores:
+        return loop
+    stores = [*hoist.stores, tirx.BufferStore(block.body.buffer, value, block.body.indices)]
+    where = dict(zip((v.var for v in block.iter_vars), realize.iter_values, strict=True))
+    loops = []
+    for store in stores:
+        rename = _Hoist((1, 0))
+        lane = tirx.Var(loop.loop_var.name, loop.loop_var.ty)
+        rename.loads = {loop.loop_var: lane}
+        rename.loads.update({v: rename.visit(e) for v, e in where.items()})
+        body = tirx.BufferStore(store.buffer, rename.visit(store.value), [rename.visit(i) for i in store.indices])
+        loops.append(tirx.For(lane, loop.min, loop.extent, loop.kind, body))
+    reads, writes = ([tirx.BufferRegion(r.source, [Range(0, d) for d in r.source.shape]) for r in regions]
+                     for regions in (block.reads, block.writes))
+    body = s_tir.SBlock([], reads, writes, block.name_hint, tirx.SeqStmt(loops), None, hoist.scalars)
+    return s_tir.SBlockRealize([], True, body)
+
+
 def _store(store: Any, scalars: list[Any]) -> Any:
-    hoist = _Hoist()
+    hoist = _Hoist((1, 0))
     value = hoist.visit(store.value)
     if not hoist.stores:
         return store
@@ -58,9 +85,10 @@ def _store(store: Any, scalars: list[Any]) -> Any:
 
 
 class _Hoist:
-    """Takes the Lets out of one expression, innermost first."""
+    """Takes the Lets out of one expression, innermost first. place: (lanes, lane) of the buffers that hold them."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: tuple[Any, Any]) -> None:
+        self.place = place
         self.stores: list[Any] = []
         self.scalars: list[Any] = []
         self.loads: dict[Any, Any] = {}
@@ -69,10 +97,12 @@ class _Hoist:
         if isinstance(e, tirx.Var):
             return self.loads.get(e, e)
         if isinstance(e, prim.Let):
-            scalar = tirx.decl_buffer((1,), str(e.var.ty), f"t{len(self.scalars)}", scope="local")
-            self.stores.append(tirx.BufferStore(scalar, self.visit(e.value), [0]))
+            value = self.visit(e.value)
+            lanes, lane = self.place
+            scalar = tirx.decl_buffer((lanes,), str(e.var.ty), f"t{len(self.scalars)}", scope="local")
+            self.stores.append(tirx.BufferStore(scalar, value, [lane]))
             self.scalars.append(scalar)
-            self.loads[e.var] = tirx.BufferLoad(scalar, [0])
+            self.loads[e.var] = tirx.BufferLoad(scalar, [lane])
             return self.visit(e.body)
         if isinstance(e, (prim.Not, prim.BitwiseNot)):
             return type(e)(self.visit(e.a))
@@ -94,7 +124,7 @@ class _Hoist:
         return Call(e.op, [self.visit(a) for a in e.args], e.attrs, e.ty_args, ret_ty=e.ty)
 
     def _branch(self, e: Any) -> Any:
-        inner = _Hoist()
+        inner = _Hoist(self.place)
         inner.loads = dict(self.loads)
         value = inner.visit(e)
         if inner.stores:

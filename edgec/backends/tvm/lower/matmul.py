@@ -5,13 +5,13 @@ from __future__ import annotations
 from tvm import te
 
 from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integer, real, text
-from edgec.backends.tvm.lower.shapes import Expr, at, constant, dtype_of
+from edgec.backends.tvm.lower.shapes import SUM, Expr, at, constant, dtype_of, reduced
 from edgec.ir.graph import Node
 
 
 def product(a: te.Tensor, b: te.Tensor, out: tuple[int, ...], accumulator: str, *, name: str = "matmul",
             shift_a: te.Tensor | None = None, shift_b: te.Tensor | None = None) -> te.Tensor:
-    """numpy's matmul of a [..., M, K] and b [..., K, N], batch axes broadcast, summed in type `accumulator`.
+    """Numpy's matmul of a [..., M, K] and b [..., K, N], batch axes broadcast, summed in type `accumulator`.
 
     Vectors lose the axis that they lack. shift_a [] or [M], shift_b [] or [N]: subtracted before multiplying.
     """
@@ -61,11 +61,18 @@ def _gemm(node: Node, tensors: Inputs) -> Tensors:
     dtype = dtype_of(a)
     length = extents(a)[0 if flip_a else 1]
 
+    def factors(index: list[Expr]) -> Expr:
+        i, j, k = index
+        return (a(k, i) if flip_a else a(i, k)) * (b(j, k) if flip_b else b(k, j))
+
     def body(i: Expr, j: Expr) -> Expr:
         k = te.reduce_axis((0, length), "k")
-        return te.sum((a(k, i) if flip_a else a(i, k)) * (b(j, k) if flip_b else b(k, j)), axis=[k])
+        return te.sum(factors([i, j, k]), axis=[k])
 
-    y = te.compute(out, body, "gemm")
+    if flip_b and not flip_a:  # both run along k: partial results of one product vectorize
+        y = reduced((*out, length), [2], factors, SUM, dtype, "gemm")
+    else:
+        y = te.compute(out, body, "gemm")
     if alpha == 1.0 and (c is None or beta == 0.0):
         return [y]
 

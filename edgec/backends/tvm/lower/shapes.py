@@ -150,7 +150,7 @@ def reduced(shape: Sequence[int], axes: Sequence[int], value: Callable[[list[Exp
             name: str) -> te.Tensor:
     """Combine `value(index)` over `axes` of `shape`; the result keeps the other axes only.
 
-    Numerics: long reductions along the last axes run in `_LANES` independent partial results, which vectorize and, for
+    Numerics: long reductions along the last axes run in `PARTIAL_RESULTS` independent partial results, which vectorize and, for
     sums of floats, keep the rounding error small.
     """
     axes = sorted(axes)
@@ -159,7 +159,7 @@ def reduced(shape: Sequence[int], axes: Sequence[int], value: Callable[[list[Exp
     outer = tuple(shape[d] for d in kept)
     if prod(inner) == 0:
         return te.compute(outer, lambda *i: reducer.identity(dtype), name)
-    if axes == list(range(len(shape) - len(axes), len(shape))) and prod(inner) >= 2 * _LANES:
+    if axes == list(range(len(shape) - len(axes), len(shape))) and prod(inner) >= 2 * PARTIAL_RESULTS:
         return _in_lanes(outer, inner, value, reducer, name)
 
     def body(*index: Expr) -> Expr:
@@ -172,21 +172,22 @@ def reduced(shape: Sequence[int], axes: Sequence[int], value: Callable[[list[Exp
     return te.compute(outer, body, name)
 
 
-_LANES = 32  # independent partial results: four vectors of 8, enough to hide the latency of an addition
+LANES = "_lanes"  # how the names of tensors of partial results end
+PARTIAL_RESULTS = 32  # independent partial results: four vectors of 8, enough to hide the latency of an addition
 
 
 def _in_lanes(outer: tuple[int, ...], inner: list[int], value: Callable[[list[Expr]], Expr], reducer: Reducer,
               name: str) -> te.Tensor:
-    steps, rest = divmod(prod(inner), _LANES)
+    steps, rest = divmod(prod(inner), PARTIAL_RESULTS)
 
     def lane(*index: Expr) -> Expr:
         step = te.reduce_axis((0, steps), "step")
-        return reducer.over(value([*index[:-1], *unravel(step * _LANES + index[-1], inner)]), [step])
+        return reducer.over(value([*index[:-1], *unravel(step * PARTIAL_RESULTS + index[-1], inner)]), [step])
 
-    lanes = te.compute((*outer, _LANES), lane, f"{name}_lanes")
+    lanes = te.compute((*outer, PARTIAL_RESULTS), lane, f"{name}{LANES}")
 
     def total(*index: Expr) -> Expr:
-        k = te.reduce_axis((0, _LANES), "lane")
+        k = te.reduce_axis((0, PARTIAL_RESULTS), "lane")
         return reducer.over(lanes(*index, k), [k])
 
     result = te.compute(outer, total, f"{name}_total")
@@ -195,7 +196,7 @@ def _in_lanes(outer: tuple[int, ...], inner: list[int], value: Callable[[list[Ex
 
     def remainder(*index: Expr) -> Expr:
         k = te.reduce_axis((0, rest), "rest")
-        return reducer.over(value([*index, *unravel(k + steps * _LANES, inner)]), [k])
+        return reducer.over(value([*index, *unravel(k + steps * PARTIAL_RESULTS, inner)]), [k])
 
     tail = te.compute(outer, remainder, f"{name}_rest")
     return te.compute(outer, lambda *i: reducer.merge(result(*i), tail(*i)), name)
