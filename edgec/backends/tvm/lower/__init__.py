@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from edgec.backends.tvm.lower import conv, creation, elementwise, logic, matmul, movement, normalization, pool, reduce
+from edgec.backends.tvm.lower import (
+    conv,
+    creation,
+    elementwise,
+    indexing,
+    logic,
+    matmul,
+    movement,
+    normalization,
+    pool,
+    recurrent,
+    reduce,
+)
 from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, dtype_name, extents
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
 
-FAMILIES = (conv, creation, elementwise, logic, matmul, movement, normalization, pool, reduce)
+FAMILIES = (conv, creation, elementwise, indexing, logic, matmul, movement, normalization, pool, recurrent, reduce)
 LOWERINGS: dict[str, Lowering] = {name: lowering for family in FAMILIES for name, lowering in family.LOWERINGS.items()}
 
 DTYPES = frozenset({

@@ -71,7 +71,7 @@ def results(cases: Sequence[Case], lowerings: Mapping[str, Lowering]) -> list[li
     answers = []
     for number, (case, node) in enumerate(zip(cases, nodes, strict=True)):
         outputs = [tvm.runtime.tensor(np.full(v.shape, 77).astype(v.dtype.numpy)) for v in node.outputs]
-        inputs = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in case.arrays if a is not None]
+        inputs = [tvm.runtime.tensor(np.array(a, order="C")) for a in case.arrays if a is not None]
         library[f"case{number}"](*inputs, *outputs)
         answers.append([o.numpy() for o in outputs])
     return answers
