@@ -12,6 +12,7 @@ from tvm import te
 
 from edgec.backends.tvm.lower.rule import Lowering
 from edgec.backends.tvm.lower.shapes import copy
+from edgec.backends.tvm.lower.tables import collected
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType, TensorType
 from edgec.ops.semantics import evaluate, make_node
@@ -61,17 +62,19 @@ def results(cases: Sequence[Case], lowerings: Mapping[str, Lowering]) -> list[li
                  for i, a in enumerate(case.arrays)]
         tensors = [t if t is None or number % 2 == 0 else copy(t)
                    for t in given]
-        made = lowering.compute(node, tensors)
+        with collected() as tables:
+            made = lowering.compute(node, tensors)
         for tensor, value in zip(made, node.outputs, strict=True):
             assert tuple(int(d) for d in tensor.shape) == value.shape, f"{case}: {tensor.shape} is not {value.shape}"
             assert str(tensor.dtype) == value.dtype.value, f"{case}: {tensor.dtype} is not {value.dtype}"
-        funcs[f"case{number}"] = te.create_prim_func([*(t for t in given if t is not None), *made])
-        nodes.append(node)
+        funcs[f"case{number}"] = te.create_prim_func([*(t for t in given if t is not None), *(t for t, _ in tables),
+                                                    *made])
+        nodes.append((node, [a for _, a in tables]))
     library = compiled(funcs)
     answers = []
-    for number, (case, node) in enumerate(zip(cases, nodes, strict=True)):
+    for number, (case, (node, constants)) in enumerate(zip(cases, nodes, strict=True)):
         outputs = [tvm.runtime.tensor(np.full(v.shape, 77).astype(v.dtype.numpy)) for v in node.outputs]
-        inputs = [tvm.runtime.tensor(np.array(a, order="C")) for a in case.arrays if a is not None]
+        inputs = [tvm.runtime.tensor(np.array(a, order="C")) for a in (*case.arrays, *constants) if a is not None]
         library[f"case{number}"](*inputs, *outputs)
         answers.append([o.numpy() for o in outputs])
     return answers
