@@ -94,6 +94,7 @@ def test_fold_affine_refuses_computed_or_quantized_weights():
 def test_fold_affine_refuses_integer_weights():
     b = Builder()
     from edgec.ir import DType
+
     y = b("MatMul", b.input("x", 3, 4, dtype=DType.INT32), b.constant(np.arange(8, dtype=np.int32).reshape(4, 2)))
     assert refusals(fold_affine, b.output(b("Mul", y, b.constant(np.int32(2))))) == ["fold_affine.broadcast"]
 
@@ -152,3 +153,72 @@ def test_fold_affine_leaves_quantized_constants_alone():
     c.quant = quant()
     graph = b.output(b("Mul", b.conv(b.input("x", 1, 3, 5, 5), 4), c))
     assert apply(fold_affine, graph).report.matched == 0
+
+
+def test_fold_affine_leaves_sums_of_computed_values_and_other_neighbours_alone():
+    from edgec.ir import DType, Node, TensorType, Value
+
+    b = Builder()
+    x = b.input("x", 1, 4, 5, 7)
+    assert apply(fold_affine, b.output(b("Add", b.conv(x, 4), x))).report.matched == 0
+    b = Builder()
+    assert (
+        apply(fold_affine, b.output(b("Relu", b("Mul", b("Relu", b.input("x", 1, 4, 5, 7)), 2.0)))).report.matched == 0
+    )
+    b = Builder()
+    y = b("Conv", b.input("x", 1, 4, 5, 7), b("Mul", b.input("w", 2, 4, 3, 3), 2.0))
+    assert apply(fold_affine, b.output(y)).report.matched == 0
+    b = Builder()
+    z = Value("z", TensorType(DType.FLOAT32, (1, 4, 5, 7)))
+    b.graph.add(Node("Conv", [b.input("x", 1, 4, 5, 7), b.weight(4, 4, 1, 1)], [z], domain="com.example"))
+    assert apply(fold_affine, b.output(b("Mul", z, 2.0)), numbers=False).report.matched == 0
+
+
+def test_fold_affine_moves_forward_when_it_cannot_move_back():
+    b = Builder()
+    y = b.conv(b.input("x", 1, 3, 5, 5), 4)
+    y.quant = quant()
+    result = apply(fold_affine, b.output(b.conv(b("Mul", y, channels(b, 4)), 3)))
+    assert ops(result.graph) == ["Conv", "Conv"]
+
+
+def test_fold_affine_refuses_before_an_anchor_for_the_same_reasons():
+    b = Builder()
+    y = b("Mul", b.input("x", 1, 4, 5, 7), channels(b, 4))
+    assert refusals(fold_affine, b.output(y, b.conv(y, 3))) == ["rewrite.output"]
+    b = Builder()
+    y = b("Conv", b("Mul", b.input("x", 1, 4, 5, 7), 2.0), b.input("w", 2, 4, 3, 3))
+    assert refusals(fold_affine, b.output(y)) == ["affine.constant"]
+    b = Builder()
+    y = b.conv(b("Mul", b.input("x", 1, 4, 6, 6), channels(b, 6, 1)), 3)
+    assert refusals(fold_affine, b.output(y)) == ["fold_affine.broadcast"]
+    b = Builder()
+    y = b("MatMul", b("Add", b.input("x", 2, 5, 7), channels(b, 7, 1)), b.weight(7, 5))
+    assert refusals(fold_affine, b.output(y)) == ["fold_affine.shift"]
+
+
+def test_fold_affine_refuses_when_both_neighbours_refuse():
+    b = Builder()
+    y = b.conv(b.input("x", 1, 3, 5, 5), 4)
+    y.quant = quant()
+    assert refusals(fold_affine, b.output(b.conv(b("Add", y, channels(b, 4)), 3))) == ["rewrite.quant"]
+
+
+def test_fold_affine_scales_the_columns_of_a_matmul_before_it():
+    b = Builder()
+    y = b("MatMul", b("Mul", b.input("x", 2, 5, 7), channels(b, 7, 1)), b.weight(7, 5))
+    assert ops(apply(fold_affine, b.output(y)).graph) == ["MatMul"]
+
+
+@pytest.mark.parametrize("form", ["computed_bias", "weight_of_rank_3", "vector"])
+def test_fold_affine_refuses_parameters_that_it_cannot_change(form):
+    b = Builder()
+    y, rule = {
+        "computed_bias": lambda: (
+            b("Conv", b.input("x", 1, 3, 5, 5), b.weight(4, 3, 3, 3), b.input("b", 4)),
+            "affine.constant",
+        ),
+        "weight_of_rank_3": lambda: (b("MatMul", b.input("x", 2, 5, 7), b.weight(2, 7, 5)), "affine.rank"),
+        "vector": lambda: (b("MatMul", b.input("x", 7), b.weight(7, 5)), "affine.rank"),
+    }[form]()
+    assert refusals(fold_affine, b.output(b("Mul", y, 2.0))) == [rule]

@@ -167,3 +167,48 @@ def test_fold_batch_norm_refuses_when_a_matmul_gives_no_matrix():
     b = Builder()
     y = b("MatMul", b.input("x", 2, 5, 7), b.weight(7, 5))
     assert refusals(fold_batch_norm, b.output(b.batch_norm(y))) == ["fold_batch_norm.axis"]
+
+
+def test_fold_batch_norm_leaves_one_without_an_anchor_alone():
+    from edgec.ir import DType, Node, TensorType, Value
+
+    b = Builder()
+    y = b("Relu", b.batch_norm(b("Relu", b.input("x", 1, 4, 5, 7))))
+    assert apply(fold_batch_norm, b.output(y)).report.matched == 0
+    b = Builder()
+    z = Value("z", TensorType(DType.FLOAT32, (1, 4, 5, 7)))
+    b.graph.add(Node("Conv", [b.input("x", 1, 4, 5, 7), b.weight(4, 4, 1, 1)], [z], domain="com.example"))
+    assert apply(fold_batch_norm, b.output(b.batch_norm(z)), numbers=False).report.matched == 0
+
+
+def test_fold_batch_norm_leaves_computed_weights_alone():
+    b = Builder()
+    y = b("Conv", b.input("x", 1, 4, 5, 7), b.batch_norm(b.input("w", 2, 4, 3, 3)))
+    assert apply(fold_batch_norm, b.output(y)).report.matched == 0
+
+
+def test_fold_batch_norm_refuses_before_an_anchor_for_the_same_reasons():
+    b = Builder()
+    y = b.batch_norm(b.input("x", 1, 4, 5, 7))
+    assert refusals(fold_batch_norm, b.output(y, b.conv(y, 3, pad=0))) == ["rewrite.output"]
+    b = Builder()
+    y = b("Conv", b.batch_norm(b.input("x", 1, 4, 5, 7)), b.input("w", 2, 4, 3, 3))
+    assert refusals(fold_batch_norm, b.output(y)) == ["affine.constant"]
+    b = Builder()
+    y = b("MatMul", b.batch_norm(b.input("x", 2, 5, 7)), b.weight(7, 5))
+    assert refusals(fold_batch_norm, b.output(y)) == ["fold_batch_norm.axis"]
+
+
+def test_fold_batch_norm_reports_the_anchor_before_when_both_refuse():
+    b = Builder()
+    y = b.conv(b.input("x", 1, 3, 5, 5), 4)
+    y.quant = quant()
+    assert refusals(fold_batch_norm, b.output(b.conv(b.batch_norm(y), 3))) == ["rewrite.quant"]
+
+
+def test_fold_batch_norm_moves_forward_when_it_cannot_move_back():
+    b = Builder()
+    y = b.conv(b.input("x", 1, 3, 5, 5), 4)
+    y.quant = quant()
+    result = apply(fold_batch_norm, b.output(b.conv(b.batch_norm(y), 3, pad=0)))
+    assert ops(result.graph) == ["Conv", "Conv"]

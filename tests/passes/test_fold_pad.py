@@ -140,3 +140,48 @@ def test_fold_pad_refuses_an_average_pool_that_does_not_count_its_own_padding():
     b = Builder()
     x = padded(b, b.input("x", 1, 4, 6, 5), (0, 0, 1, 0, 0, 0, 1, 0))
     assert refusals(fold_pad, b.output(pool(b, "AveragePool", x, pads=(0, 1, 0, 1)))) == ["fold_pad.count"]
+
+
+def test_fold_pad_adds_to_counted_padding():
+    b = Builder()
+    x = padded(b, b.input("x", 1, 4, 6, 5), (0, 0, 1, 0, 0, 0, 1, 0))
+    result = apply(fold_pad, b.output(pool(b, "AveragePool", x, pads=(0, 1, 0, 1), count_include_pad=1)))
+    assert result.graph.nodes[0].attributes["pads"] == (1, 1, 1, 1)
+
+
+def test_fold_pad_refuses_a_positive_value_where_the_data_are_not_negative():
+    b = Builder()
+    x = padded(b, b("Relu", b.input("x", 1, 4, 6, 5)), (0, 0, 1, 1, 0, 0, 1, 1), 2.0)
+    assert refusals(fold_pad, b.output(pool(b, "MaxPool", x))) == ["fold_pad.value"]
+
+
+def test_fold_pad_refuses_a_computed_value():
+    b = Builder()
+    x = b("Pad", b.input("x", 1, 4, 6, 5), np.array((0, 0, 1, 1, 0, 0, 1, 1)), b.input("value"))
+    assert refusals(fold_pad, b.output(b.conv(x, 3))) == ["fold_pad.value"]
+
+
+def test_fold_pad_refuses_a_max_pool_of_integers():
+    from edgec.ir import DType
+
+    b = Builder()
+    x = b("Pad", b.input("x", 1, 4, 6, 5, dtype=DType.INT8), np.array((0, 0, 1, 1, 0, 0, 1, 1)))
+    assert refusals(fold_pad, b.output(pool(b, "MaxPool", x)), numbers=False) == ["fold_pad.value"]
+
+
+@pytest.mark.parametrize("user", ["relu", "weight", "other_domain", "nobody"])
+def test_fold_pad_leaves_other_users_alone(user):
+    from edgec.ir import DType, Node, TensorType, Value
+
+    b = Builder()
+    x = padded(b, b.input("x", 2, 3, 1, 1), (0, 0, 1, 1, 0, 0, 1, 1))
+    if user == "other_domain":
+        y = Value("y", TensorType(DType.FLOAT32, (2, 3, 1, 1)))
+        b.graph.add(Node("MaxPool", [x], [y], {"kernel_shape": (3, 3)}, domain="com.example"))
+    else:
+        y = {
+            "relu": lambda: b("Relu", x),
+            "weight": lambda: b("Conv", b.input("z", 1, 3, 5, 5), x),
+            "nobody": lambda: x,
+        }[user]()
+    assert apply(fold_pad, b.output(y), numbers=user != "other_domain").report.matched == 0
