@@ -30,8 +30,8 @@ def _statement(stmt: Any, scalars: list[Any] | None = None) -> Any:
     if isinstance(stmt, tirx.SeqStmt):
         return tirx.SeqStmt([_statement(s, scalars) for s in stmt.seq])
     if isinstance(stmt, tirx.For):
-        if int(stmt.kind) == tirx.ForKind.VECTORIZED and isinstance(stmt.body, s_tir.SBlockRealize):
-            return _vectorized(stmt, stmt.body)
+        if int(stmt.kind) == tirx.ForKind.VECTORIZED:
+            return _vectorized(stmt, scalars)
         return tirx.For(stmt.loop_var, stmt.min, stmt.extent, stmt.kind, _statement(stmt.body, scalars),
                         stmt.thread_binding, stmt.annotations, stmt.step)
     if isinstance(stmt, tirx.IfThenElse):
@@ -50,8 +50,27 @@ def _block(block: Any) -> Any:
                         [*block.alloc_buffers, *scalars], block.match_buffers, block.annotations)
 
 
-def _vectorized(loop: Any, realize: Any) -> Any:
+def _vectorized(loop: Any, scalars: list[Any]) -> Any:
     """One vectorized loop per name: TVM's vectorizer would let all lanes share one scalar."""
+    body = loop.body
+    if isinstance(body, s_tir.SBlockRealize):
+        return _vectorized_block(loop, body)
+    stores = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+    if not all(isinstance(s, tirx.BufferStore) for s in stores):
+        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, _statement(body, scalars))
+    hoist = _Hoist((loop.extent, loop.loop_var))
+    parts = []
+    for store in stores:
+        value = hoist.visit(store.value)
+        parts += [*hoist.stores, tirx.BufferStore(store.buffer, value, store.indices)]
+        hoist.stores = []
+    if not hoist.scalars:
+        return loop
+    scalars.extend(hoist.scalars)
+    return tirx.SeqStmt(_fission(loop, parts, {}))
+
+
+def _vectorized_block(loop: Any, realize: Any) -> Any:
     block = realize.block
     if not isinstance(block.body, tirx.BufferStore) or block.init is not None:
         return loop
@@ -61,6 +80,14 @@ def _vectorized(loop: Any, realize: Any) -> Any:
         return loop
     stores = [*hoist.stores, tirx.BufferStore(block.body.buffer, value, block.body.indices)]
     where = dict(zip((v.var for v in block.iter_vars), realize.iter_values, strict=True))
+    reads, writes = ([tirx.BufferRegion(r.source, [Range(0, d) for d in r.source.shape]) for r in regions]
+                     for regions in (block.reads, block.writes))
+    body = tirx.SeqStmt(_fission(loop, stores, where))
+    return s_tir.SBlockRealize([], True, s_tir.SBlock([], reads, writes, block.name_hint, body, None, hoist.scalars))
+
+
+def _fission(loop: Any, stores: list[Any], where: dict[Any, Any]) -> list[Any]:
+    """A copy of `loop` around each store. where: what variables stand for."""
     loops = []
     for store in stores:
         rename = _Hoist((1, 0))
@@ -69,10 +96,7 @@ def _vectorized(loop: Any, realize: Any) -> Any:
         rename.loads.update({v: rename.visit(e) for v, e in where.items()})
         body = tirx.BufferStore(store.buffer, rename.visit(store.value), [rename.visit(i) for i in store.indices])
         loops.append(tirx.For(lane, loop.min, loop.extent, loop.kind, body))
-    reads, writes = ([tirx.BufferRegion(r.source, [Range(0, d) for d in r.source.shape]) for r in regions]
-                     for regions in (block.reads, block.writes))
-    body = s_tir.SBlock([], reads, writes, block.name_hint, tirx.SeqStmt(loops), None, hoist.scalars)
-    return s_tir.SBlockRealize([], True, body)
+    return loops
 
 
 def _store(store: Any, scalars: list[Any]) -> Any:
@@ -120,7 +144,8 @@ class _Hoist:
 
     def _call(self, e: Any) -> Any:
         if getattr(e.op, "name", "") == "prim.if_then_else":
-            return Call(e.op, [self.visit(e.args[0]), *(self._branch(a) for a in e.args[1:])], e.attrs, e.ty_args, ret_ty=e.ty)
+            parts = [self.visit(e.args[0]), *(self._branch(a) for a in e.args[1:])]
+            return Call(e.op, parts, e.attrs, e.ty_args, ret_ty=e.ty)
         return Call(e.op, [self.visit(a) for a in e.args], e.attrs, e.ty_args, ret_ty=e.ty)
 
     def _branch(self, e: Any) -> Any:

@@ -16,6 +16,7 @@ from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.lower import LOWERINGS
 from edgec.backends.tvm.lower.rule import Inputs, Tensors, dtype_name
 from edgec.backends.tvm.lower.shapes import at, constant, element
+from edgec.backends.tvm.lower.tables import collected
 from edgec.backends.tvm.schedule import schedule
 from edgec.errors import InternalError
 from edgec.ir.graph import Node, Value
@@ -24,7 +25,7 @@ from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 Lower = Callable[[Node, Inputs], Tensors]
-Arg = Input | Output | Constant
+Arg = Any  # Input or Constant
 
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
@@ -50,7 +51,9 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     if (reason := refuse(kernel, target)) is not None:
         raise ValueError(f"{kernel.where}: {reason}")
     composer = _Composer(kernel, lower)
-    results = composer.compose()
+    with collected() as tables:
+        results = composer.compose()
+    composer.args += [(tensor, Constant(array)) for tensor, array in tables]
     inputs = composer.used(results)
     func = te.create_prim_func([*(t for t, _ in inputs), *results])
     func = flatten(schedule(func, target))
@@ -110,7 +113,7 @@ class _Composer:
             inputs = [None if v is None else self._tensor(v, pending) for v in node.inputs]
             for value, tensor in zip(node.outputs, self.lower(node, inputs), strict=True):
                 self.tensors[id(value)] = tensor
-        results = []
+        results: list[te.Tensor] = []
         for value in self.kernel.outputs:
             tensor = self._tensor(value, pending)
             if isinstance(tensor.op, te.PlaceholderOp) or any(tensor.same_as(r) for r in results):
@@ -163,7 +166,7 @@ _LITERALS = frozenset({
 
 def _blocked(array: np.ndarray, rank: int, block: int) -> np.ndarray:
     """A constant that broadcasts over [N, C, ...], for operands stored as [N, C/block, ..., block]."""
-    full = array.reshape((1,) * (rank - array.ndim) + array.shape)
+    full: Any = array.reshape((1,) * (rank - array.ndim) + array.shape)
     channels = full.shape[1]
     if channels == 1:
         return full.reshape((*full.shape, 1))
@@ -171,4 +174,4 @@ def _blocked(array: np.ndarray, rank: int, block: int) -> np.ndarray:
     padded = np.zeros((full.shape[0], blocks * block, *full.shape[2:]), full.dtype)
     padded[:, :channels] = full
     split = padded.reshape((full.shape[0], blocks, block, *full.shape[2:]))
-    return np.moveaxis(split, 2, -1)
+    return np.asarray(np.moveaxis(split, 2, -1))

@@ -6,6 +6,7 @@ It never fails: a step that TVM refuses for a block leaves that block with plain
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import tvm
@@ -28,7 +29,7 @@ def schedule(func: Any, target: Target) -> Any:
     sch = s_tir.Schedule(func)
     _inline(sch)
     for name in _names(sch):
-        sch = _attempt(sch, lambda trial, n=name: _schedule_block(trial, n, target))
+        sch = _attempt(sch, partial(_schedule_block, name=name, target=target))
     return sch.mod["main"]
 
 
@@ -151,7 +152,7 @@ def _schedule_block(sch: Any, name: str, target: Target) -> None:
 
 def _bits(block: Any, value: Any) -> int:
     sizes = [tvm.DataType(str(e.ty)).bits for e in _walk(value) if isinstance(e, TensorLoad)]
-    return max([tvm.DataType(str(block.writes[0].source.dtype)).bits, *sizes])
+    return int(max([tvm.DataType(str(block.writes[0].source.dtype)).bits, *sizes]))
 
 
 def _pointwise(sch: Any, name: str, block: Any, value: Any, lanes: int) -> None:
@@ -215,7 +216,7 @@ def _steps_by_one(load: Any, variable: Any) -> bool:
 
 
 def _reduction(sch: Any, name: str, block: Any, value: Any, lanes: int) -> None:
-    """Tiles of accumulators in registers: several vectors along the last axis, several rows along one that reuses them."""
+    """Tiles of accumulators in registers: vectors along the last axis, rows along one that reuses what they read."""
     rv = sch.get_sblock(name)
     loops = sch.get_loops(rv)
     variables = [v.var for v in block.iter_vars]

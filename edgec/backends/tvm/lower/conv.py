@@ -32,7 +32,7 @@ def padding(node: Node, spatial: list[int], out: list[int], kernel: list[int]) -
 
 def convolve(x: te.Tensor, w: te.Tensor, out: tuple[int, ...], *, strides: list[int], dilations: list[int],
              pads: list[tuple[int, int]], group: int, accumulator: str, name: str = "conv") -> te.Tensor:
-    """x [N, C, D...] * w [K, C/g, R...] -> [N, K, O...], summed in type `accumulator`.
+    """X [N, C, D...] * w [K, C/g, R...] -> [N, K, O...], summed in type `accumulator`.
 
     Shapes: every spatial axis has stride, dilation and padding of its own; group splits C and K alike.
     """
@@ -52,7 +52,7 @@ def convolve(x: te.Tensor, w: te.Tensor, out: tuple[int, ...], *, strides: list[
 
 
 def add_channel(x: te.Tensor, bias: te.Tensor | None, name: str = "bias") -> te.Tensor:
-    """x [N, K, ...] + bias [K]."""
+    """X [N, K, ...] + bias [K]."""
     if bias is None:
         return x
     return te.compute(x.shape, lambda *i: x(*i) + bias(i[1]).astype(dtype_of(x)), name)
@@ -75,7 +75,8 @@ def _conv(node: Node, tensors: Inputs) -> Tensors:
 def transposed_pads(node: Node) -> list[int]:
     """Elements that ConvTranspose cuts at the start of each spatial axis. Source: ONNX operator ConvTranspose."""
     data, weight = node.inputs[0], node.inputs[1]
-    assert data is not None and weight is not None
+    assert data is not None
+    assert weight is not None
     spatial, window = data.shape[2:], weight.shape[2:]
     ones = [1] * len(spatial)
     auto = text(node, "auto_pad", "NOTSET")

@@ -9,7 +9,17 @@ from tvm import te, tirx
 
 from edgec.backends.tvm.lower.elementwise import unary
 from edgec.backends.tvm.lower.rule import (
-    Inputs, Lowering, Reason, Tensors, constant_inputs, extents, first_of, integer, integers, parameter, text,
+    Inputs,
+    Lowering,
+    Reason,
+    Tensors,
+    constant_inputs,
+    extents,
+    first_of,
+    integer,
+    integers,
+    parameter,
+    text,
 )
 from edgec.backends.tvm.lower.shapes import Expr, at, constant, dtype_of, pad, reshape, select
 from edgec.ir.graph import Node
@@ -58,7 +68,7 @@ def _split(node: Node, tensors: Inputs) -> Tensors:
 def _slice(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
     shape = extents(x)
-    starts, ends = parameter(node, 1), parameter(node, 2)
+    starts, ends = parameter(node, 1) or [], parameter(node, 2) or []
     axes = parameter(node, 3) or list(range(len(starts)))
     steps = parameter(node, 4) or [1] * len(starts)
     first, stride = [0] * len(shape), [1] * len(shape)
@@ -67,8 +77,11 @@ def _slice(node: Node, tensors: Inputs) -> Tensors:
         first[axis], _, stride[axis] = slice(start, end, step).indices(shape[axis])
     if 0 in node.outputs[0].shape:
         return [te.compute(node.outputs[0].shape, lambda *i: constant(0, dtype_of(x)), "slice")]
-    return [te.compute(node.outputs[0].shape, lambda *i: x(*[k * s + f for k, s, f in zip(i, stride, first, strict=True)]),
-                       "slice")]
+
+    def element(*index: Expr) -> Expr:
+        return x(*[k * s + f for k, s, f in zip(index, stride, first, strict=True)])
+
+    return [te.compute(node.outputs[0].shape, element, "slice")]
 
 
 def _pad_source(mode: str, i: Expr, before: int, extent: int, total: int) -> Expr:
@@ -90,7 +103,7 @@ def _pad_source(mode: str, i: Expr, before: int, extent: int, total: int) -> Exp
 def _pad(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
     shape = extents(x)
-    pads = parameter(node, 1)
+    pads = parameter(node, 1) or []
     axes = parameter(node, 3)
     axes = list(range(len(shape))) if axes is None else [a % len(shape) for a in axes]
     before, after = [0] * len(shape), [0] * len(shape)
@@ -102,7 +115,7 @@ def _pad(node: Node, tensors: Inputs) -> Tensors:
         filler = node.input(2)
         if any(b < 0 for b in before) or any(a < 0 for a in after) or (filler is not None and filler.const is None):
             return [_pad_constant(x, before, out, tensors[2] if len(tensors) > 2 else None)]
-        value = 0 if filler is None else filler.const.reshape(-1)[0]
+        value = 0 if filler is None or filler.const is None else filler.const.reshape(-1)[0]
         padded = pad(x, before, after, value)
         return [padded if padded is not x else te.compute(out, lambda *i: x(*i), "pad")]
     return [te.compute(out, lambda *i: x(*[_pad_source(mode, k, b, d, t) for k, b, d, t in
@@ -163,7 +176,8 @@ def _space_to_depth(node: Node, tensors: Inputs) -> Tensors:
         blocks = block * block
         dcr = text(node, "mode", "DCR") == "DCR"
         inner = tirx.indexdiv(c, depth) if dcr else tirx.indexmod(c, blocks)
-        return x(n, tirx.indexmod(c, depth) if dcr else tirx.indexdiv(c, blocks), h * block + tirx.indexdiv(inner, block), w * block + tirx.indexmod(inner, block))
+        channel = tirx.indexmod(c, depth) if dcr else tirx.indexdiv(c, blocks)
+        return x(n, channel, h * block + tirx.indexdiv(inner, block), w * block + tirx.indexmod(inner, block))
 
     return [te.compute(node.outputs[0].shape, element, "space_to_depth")]
 

@@ -9,7 +9,19 @@ from tvm import te, tirx
 from edgec.backends.tvm.lower import math
 from edgec.backends.tvm.lower.reduce import largest, total, without
 from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integer, integers, real
-from edgec.backends.tvm.lower.shapes import SUM, Expr, at, bind, constant, dtype_of, element, pad, reduced, reshape, select
+from edgec.backends.tvm.lower.shapes import (
+    SUM,
+    Expr,
+    at,
+    bind,
+    constant,
+    dtype_of,
+    element,
+    pad,
+    reduced,
+    reshape,
+    select,
+)
 from edgec.ir.graph import Node, Value
 
 
@@ -33,7 +45,7 @@ def standardize(x: te.Tensor, axes: list[int], epsilon: float) -> te.Tensor:
         return element(body)
 
     squares = reduced(shape, axes, squared, SUM, dtype_of(x), "variance_sum")
-    scale = te.compute(squares.shape, lambda *i: element(lambda: _inverse_deviation(squares(*i) / count, epsilon)), "scale")
+    scale = te.compute(squares.shape, lambda *i: _inverse_deviation(squares(*i) / count, epsilon), "scale")
 
     def body(*index: Expr) -> Expr:
         rest = without(index, axes)
@@ -88,7 +100,7 @@ def _layer(node: Node, tensors: Inputs) -> Tensors:
         return element(body)
 
     squares = reduced(shape, axes, squared, SUM, dtype_of(x), "variance_sum")
-    inverse = te.compute(squares.shape, lambda *i: element(lambda: _inverse_deviation(squares(*i) / count, epsilon)), "scale")
+    inverse = te.compute(squares.shape, lambda *i: _inverse_deviation(squares(*i) / count, epsilon), "scale")
 
     def body(*index: Expr) -> Expr:
         value = (x(*index) - mean(*index[:first])) * inverse(*index[:first]) * at(gamma, index)
@@ -128,7 +140,8 @@ def _mean_variance(node: Node, tensors: Inputs) -> Tensors:
     squares = reduced(shape, axes, lambda i: element(lambda: _square(x(*i) - mean(*without(tuple(i), axes)))), SUM,
                       dtype_of(x), "variance_sum")
     # The reference divides by the standard deviation plus 1e-9.
-    deviation = te.compute(squares.shape, lambda *i: tirx.sqrt(squares(*i) / count) + constant(1e-9, dtype_of(x)), "deviation")
+    tiny = constant(1e-9, dtype_of(x))
+    deviation = te.compute(squares.shape, lambda *i: tirx.sqrt(squares(*i) / count) + tiny, "deviation")
     return [te.compute(shape, lambda *i: (x(*i) - mean(*without(i, axes))) / deviation(*without(i, axes)),
                        "mean_variance_normalization")]
 

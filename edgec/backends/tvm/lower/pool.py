@@ -118,7 +118,11 @@ def _average_pool(node: Node, tensors: Inputs) -> Tensors:
         return te.sum(wide(n, c, *window.source(position, taps)), axis=taps)
 
     sums = te.compute(node.outputs[0].shape, body, "pool_sum")
-    return [te.compute(sums.shape, lambda *i: sums(*i) / window.count(i[2:], include).astype(dtype_of(x)), "average_pool")]
+
+    def average(*index: Expr) -> Expr:
+        return sums(*index) / window.count(index[2:], include).astype(dtype_of(x))
+
+    return [te.compute(sums.shape, average, "average_pool")]
 
 
 def _norm_power(value: Expr, p: int) -> Expr:

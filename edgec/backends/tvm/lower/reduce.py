@@ -11,7 +11,15 @@ from tvm import te, tirx
 from edgec.backends.tvm.lower import math
 from edgec.backends.tvm.lower.elementwise import is_float, maximum, minimum
 from edgec.backends.tvm.lower.rule import (
-    Inputs, Lowering, Reason, Tensors, constant_inputs, extents, first_of, integer, parameter,
+    Inputs,
+    Lowering,
+    Reason,
+    Tensors,
+    constant_inputs,
+    extents,
+    first_of,
+    integer,
+    parameter,
 )
 from edgec.backends.tvm.lower.shapes import SUM, Expr, Reducer, bind, constant, dtype_of, element, reduced, select
 from edgec.ir.graph import Node
@@ -149,7 +157,7 @@ def _arg(largest_wins: bool) -> Lowering:
 
 
 def _cumulative(reducer: Reducer) -> Lowering:
-    """CumSum (and CumProd of opset 26): each element combines all that come before it, in order; work grows with the square."""
+    """CumSum: each element combines all that come before it, in order; work grows with the square."""
 
     def compute(node: Node, tensors: Inputs) -> Tensors:
         x = tensors[0]
@@ -159,10 +167,8 @@ def _cumulative(reducer: Reducer) -> Lowering:
         def body(*index: Expr) -> Expr:
             k = te.reduce_axis((0, shape[axis]), "k")
             i = index[axis]
-            if reverse:
-                inside = k > i if exclusive else k >= i
-            else:
-                inside = k < i if exclusive else k <= i
+            early, late = (i, k) if reverse else (k, i)
+            inside = early < late if exclusive else early <= late
             value = x(*index[:axis], k, *index[axis + 1:])
             return reducer.over(select(inside, value, reducer.identity(dtype_of(x))), [k])
 

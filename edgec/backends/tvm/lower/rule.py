@@ -12,7 +12,7 @@ from edgec.ir.graph import Node
 from edgec.ir.types import DType
 
 Tensors = list[te.Tensor]
-Inputs = list["te.Tensor | None"]
+Inputs = list[Any]  # te.Tensor, or None for an optional input that is absent
 Reason = tuple[str, str]
 
 
@@ -37,13 +37,13 @@ class Lowering:
 
 
 def constant_inputs(*indices: int) -> Callable[[Node], Reason | None]:
-    """A refusal of nodes whose inputs `indices` are present but not constant: shapes and axes are fixed at build time."""
+    """A refusal of nodes whose inputs `indices` are not constant: shapes and axes are fixed at build time."""
 
     def refuse(node: Node) -> Reason | None:
         for index in indices:
             value = node.input(index)
             if value is not None and value.const is None:
-                return "tvm.dynamic_parameter", f"input {index} of {node.op} ({value.name}) is computed at run time, not a constant"
+                return "tvm.dynamic_parameter", f"input {index} of {node.op} ({value.name}) is not a constant"
         return None
 
     return refuse

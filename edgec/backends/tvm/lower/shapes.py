@@ -63,7 +63,7 @@ def element(body: Callable[[], Expr]) -> Expr:
 
 
 def at(tensor: te.Tensor, index: Sequence[Expr]) -> Expr:
-    """The element of `tensor` that broadcasts to position `index` of a tensor of higher or equal rank (numpy's rule)."""
+    """The element of `tensor` that broadcasts to position `index` of a tensor of at least its rank (numpy's rule)."""
     shape = extents(tensor)
     tail = list(index)[len(index) - len(shape):]
     return tensor(*[0 if d == 1 else i for d, i in zip(shape, tail, strict=True)])
@@ -146,12 +146,12 @@ class Reducer:
 SUM = Reducer(lambda a, b: a + b, lambda dtype: constant(0, dtype), "sum")
 
 
-def reduced(shape: Sequence[int], axes: Sequence[int], value: Callable[[list[Expr]], Expr], reducer: Reducer, dtype: str,
-            name: str) -> te.Tensor:
+def reduced(shape: Sequence[int], axes: Sequence[int], value: Callable[[list[Expr]], Expr], reducer: Reducer,
+            dtype: str, name: str) -> te.Tensor:
     """Combine `value(index)` over `axes` of `shape`; the result keeps the other axes only.
 
-    Numerics: long reductions along the last axes run in `PARTIAL_RESULTS` independent partial results, which vectorize and, for
-    sums of floats, keep the rounding error small.
+    Numerics: long reductions along the last axes run in `PARTIAL_RESULTS` independent partial results, which vectorize
+    and, for sums of floats, keep the rounding error small.
     """
     axes = sorted(axes)
     kept = [d for d in range(len(shape)) if d not in axes]
