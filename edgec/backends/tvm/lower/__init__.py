@@ -14,12 +14,16 @@ from edgec.backends.tvm.lower import (
     pool,
     recurrent,
     reduce,
+    resize,
 )
 from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, dtype_name, extents
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
 
-FAMILIES = (conv, creation, elementwise, indexing, logic, matmul, movement, normalization, pool, recurrent, reduce)
+FAMILIES = (
+    conv, creation, elementwise, indexing, logic, matmul, movement,
+    normalization, pool, recurrent, reduce, resize,
+)
 LOWERINGS: dict[str, Lowering] = {name: lowering for family in FAMILIES for name, lowering in family.LOWERINGS.items()}
 
 DTYPES = frozenset({

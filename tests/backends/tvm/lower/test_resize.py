@@ -28,7 +28,7 @@ def test_resize_equals_reference_over_modes(way):
     for mode in ("nearest", "linear", "cubic"):
         more = {"mode": mode, "coordinate_transformation_mode": way}
         cases += [scaled(x, 1, 1, 2, 2, **more), scaled(x, 1, 1, 0.6, 1.7, **more), sized(x, 2, 3, 9, 4, **more)]
-    check(cases, LOWERINGS, 2e-6)
+    check(cases, LOWERINGS, 5e-6)
 
 
 def test_resize_equals_reference_over_nearest_modes():
@@ -43,13 +43,13 @@ def test_resize_equals_reference_when_antialiased():
     x = floats(1, 2, 23, 17)
     more = {"antialias": 1}
     check([sized(x, 1, 2, 9, 30, mode="linear", **more), sized(x, 1, 2, 9, 12, mode="cubic", **more),
-           scaled(x, 1, 1, 0.2, 0.11, mode="linear", **more)], LOWERINGS, 2e-6)
+           scaled(x, 1, 1, 0.2, 0.11, mode="linear", **more)], LOWERINGS, 5e-6)
 
 
 def test_resize_equals_reference_when_outside_is_excluded():
     x = floats(1, 2, 5, 6)
     check([sized(x, 1, 2, 8, 4, mode="cubic", exclude_outside=1, cubic_coeff_a=-0.5),
-           sized(x, 1, 2, 8, 4, mode="linear", exclude_outside=1)], LOWERINGS, 2e-6)
+           sized(x, 1, 2, 8, 4, mode="linear", exclude_outside=1)], LOWERINGS, 5e-6)
 
 
 def test_resize_equals_reference_for_regions():
@@ -57,7 +57,7 @@ def test_resize_equals_reference_for_regions():
     more = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 10.0}
     check([scaled(x, 1, 1, 2, 0.8, roi=[0, 0, 0.4, 0.6, 1, 1, 1.2, 1.7], mode=mode, **more)
            for mode in ("nearest", "linear", "cubic")]
-          + [scaled(x, 2, 0.8, roi=[-0.3, 0.2, 0.4, 0.6], axes=(2, 3), mode="linear", **more)], LOWERINGS, 2e-6)
+          + [scaled(x, 2, 0.8, roi=[-0.3, 0.2, 0.4, 0.6], axes=(2, 3), mode="linear", **more)], LOWERINGS, 5e-6)
 
 
 def test_resize_equals_reference_over_policies_and_axes():
@@ -65,7 +65,7 @@ def test_resize_equals_reference_over_policies_and_axes():
     check([sized(x, 10, 10, axes=(2, 3), keep_aspect_ratio_policy=policy, mode="linear")
            for policy in ("stretch", "not_larger", "not_smaller")]
           + [sized(x, 9, 7, axes=(3, 2)), scaled(floats(1, 3, 4, 5, 6), 1, 1, 2, 0.5, 1.5, mode="linear"),
-             scaled(floats(4, 9), 1.0, 1.0), scaled(floats(2, 3, 8), 1, 1, 2.5, mode="cubic")], LOWERINGS, 2e-6)
+             scaled(floats(4, 9), 1.0, 1.0), scaled(floats(2, 3, 8), 1, 1, 2.5, mode="cubic")], LOWERINGS, 5e-6)
 
 
 def test_resize_rounds_and_saturates_integers():
@@ -94,7 +94,7 @@ def test_affine_grid_equals_reference():
           LOWERINGS, 1e-6)
 
 
-def test_resize_refuses_sizes_that_are_computed():
-    case = Case("Resize", [floats(1, 1, 2, 2), None, np.ones(4, np.float32)])
-    with pytest.raises(ValueError, match="cannot infer"):
-        case.node()
+def test_resize_refuses_scales_that_are_computed():
+    reason = LOWERINGS["Resize"].refuse(Case("Resize", [floats(1, 1, 2, 2), None, np.ones(4, np.float32)]).node())
+    assert reason is not None
+    assert reason[0] == "tvm.dynamic_parameter"
