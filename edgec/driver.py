@@ -125,6 +125,7 @@ def check(target: Target, inputs: Sequence[Port], outputs: Sequence[Port], stage
           golden: Golden) -> dict[str, Any]:
     """Run an engine on its golden set, if this machine can: what was compared, fit for JSON.
 
+    Under emulation it runs the first sample only, since one may take minutes; `edgec verify` runs all.
     `ran` is False, with the reason, where the engine cannot run here.
     Raises InternalError if an output is outside its tolerance.
     """
@@ -133,8 +134,10 @@ def check(target: Target, inputs: Sequence[Port], outputs: Sequence[Port], stage
     try:
         engine = Engine(target, inputs, outputs, stages)
     except UserError as error:
-        return {"ran": False, "reason": error.what, "hint": error.hint, "samples": len(golden.inputs), "outputs": []}
+        return {"ran": False, "emulated": False, "reason": error.what, "hint": error.hint, "samples": 0, "outputs": []}
     with engine:
+        emulated = engine.emulated
+        golden = golden.first(1) if emulated else golden
         checks = golden.check(engine.run)
     failed = [c for c in checks if not c.ok]
     if failed:
@@ -142,7 +145,7 @@ def check(target: Target, inputs: Sequence[Port], outputs: Sequence[Port], stage
             "the engine does not give the numbers of the model; nothing was written",
             where="; ".join(f"output {c.name}, sample {c.sample}: off by {c.error:.3g}" for c in failed),
             expected="; ".join(f"at most {c.tolerance:.3g}" for c in failed))
-    return {"ran": True, "reason": "", "hint": "", "samples": len(golden.inputs),
+    return {"ran": True, "emulated": emulated, "reason": "", "hint": "", "samples": len(golden.inputs),
             "outputs": [check_row(c) for c in checks]}
 
 

@@ -56,6 +56,10 @@ class Golden:
     outputs: tuple[Arrays, ...]
     tolerance: Mapping[str, float]
 
+    def first(self, count: int) -> Golden:
+        """The set with its first `count` samples only."""
+        return Golden(self.inputs[:count], self.outputs[:count], self.tolerance)
+
     def check(self, run: Callable[[Arrays], Mapping[str, np.ndarray]]) -> list[Check]:
         """Run every sample and compare: one Check per output, the worst of all samples."""
         worst: dict[str, tuple[float, int]] = {}

@@ -71,7 +71,9 @@ class Artifact:
 
 
 class Runner(Protocol):
-    """A loaded engine."""
+    """A loaded engine. emulated: it runs on an emulated processor; its numbers are right, its times say nothing."""
+
+    emulated: bool
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name. Raises UserError for a missing input, wrong shape or dtype."""

@@ -47,6 +47,8 @@ class NullBackend:
 class InterpreterRunner:
     """Runs a graph with ir.interpret."""
 
+    emulated = False
+
     def __init__(self, graph: Graph) -> None:
         self._graph: Graph | None = graph
         self._inputs = [Port(v.name, v.type) for v in graph.inputs]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from edgec.cli.arguments import AsJson, Quiet
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.errors import UserError
-from edgec.report.units import seconds
+from edgec.report.units import many, seconds
 
 NAME = "bench"
 _TURNS = 10  # blocks of runs; the two engines take turns, so that both meet the same load and clock
@@ -37,12 +36,12 @@ def command(
 
     bundle = read_bundle(folder)
     feeds = bundle.golden().inputs[0]
-    emulated = bundle.target.cpu.arch != _machine() and any(s.backend != "onnxruntime" for s in bundle.stages)
     with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages) as engine, Steps(quiet) as steps:
         contenders: dict[str, Any] = {f"{bundle.name} for {bundle.target.name}": lambda n: engine.time(feeds, n)}
         if against is not None:
             contenders[f"{against.name} in ONNX Runtime {_version()}"] = _peer(against, feeds, threads)
         times = _measure(contenders, runs, warmup, steps)
+        emulated = engine.emulated
     rows: list[dict[str, Any]] = [{"name": name, **_statistics(values)} for name, values in times.items()]
     ratio = rows[0]["median"] / rows[1]["median"] if against is not None else None
     if as_json:
@@ -52,8 +51,7 @@ def command(
                 [[r["name"], *(seconds(r[k]) for k in ("median", "p90", "min")), runs] for r in rows])
     if ratio is not None:
         verdict = "slower" if ratio > 1 else "faster"
-        count = f"{threads} thread{'s' * (threads > 1)}"
-        print(f"ratio of the medians: {ratio:.2f} ({verdict} than ONNX Runtime with {count})")
+        print(f"ratio of the medians: {ratio:.2f} ({verdict} than ONNX Runtime with {many(threads, 'thread')})")
     if emulated:
         print("this engine ran under emulation: its time says nothing about the device")
 
@@ -91,10 +89,6 @@ def _peer(path: Path, feeds: Mapping[str, np.ndarray], threads: int) -> Any:
 def _statistics(values: Sequence[float]) -> dict[str, float]:
     return {"median": float(np.median(values)), "p90": float(np.percentile(values, 90)), "min": min(values),
             "max": max(values), "mean": float(np.mean(values))}
-
-
-def _machine() -> str:
-    return {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 
 
 def _version() -> str:

@@ -22,7 +22,7 @@ from edgec.cli.arguments import (
 )
 from edgec.cli.console import Steps, print_json, summarize
 from edgec.cli.guard import guarded
-from edgec.report.units import count, seconds, size
+from edgec.report.units import count, many, seconds, size
 
 NAME = "build"
 _SHOWN = 10  # refusals in the summary; the report has all
@@ -74,16 +74,18 @@ def _print_summary(folder: Path, report: dict[str, Any], elapsed: float) -> None
     used, bound = arena(report["stages"])
     target = report["target"]
     print(f"target       {target['name']}" + (f": {report['summary']}" if report["summary"] else ""))
-    print(f"model        {before['nodes']} nodes, {after['nodes']} after the passes; "
+    print(f"model        {many(before['nodes'], 'node')}, {after['nodes']} after the passes; "
           f"{count(after['parameters'])} parameters, {count(after['macs'])} multiply-adds")
     placed = Counter(k["backend"] for k in report["kernels"])
     files = size(sum(s["file_bytes"] for s in report["stages"]))
     memory = f", arena {size(used)} ({used / bound:.2f} x the lower bound)" if used and bound else ""
-    print(f"engine       {', '.join(f'{n} kernels with {b}' for b, n in placed.items())}; {files}{memory}")
+    kernels = ", ".join(f"{many(n, 'kernel')} with {b}" for b, n in placed.items())
+    print(f"engine       {kernels}; {files}{memory}")
     if golden["ran"]:
         worst = max(golden["outputs"], key=lambda o: o["error"] / o["tolerance"] if o["tolerance"] else 0.0)
-        print(f"checked      {golden['samples']} samples: largest difference {worst['error']:.3g} of "
-              f"{worst['tolerance']:.3g} allowed ({worst['name']})")
+        how = f"{many(golden['samples'], 'sample')}{' under emulation' * golden['emulated']}"
+        print(f"checked      {how}: largest difference {worst['error']:.3g} of {worst['tolerance']:.3g} allowed "
+              f"({worst['name']})")
     else:
         print(f"checked      not here: {golden['reason']}")
     refusals = [r for k in report["kernels"] if k["backend"] != target["backends"][0] for r in k["reason"]]

@@ -10,6 +10,7 @@ import typer
 from edgec.cli.arguments import AsJson
 from edgec.cli.console import print_json, print_table
 from edgec.cli.guard import guarded
+from edgec.report.units import many
 
 NAME = "verify"
 FAILED = 1  # exit code: the engine runs, and its numbers are wrong
@@ -30,15 +31,17 @@ def command(
     golden = bundle.golden()
     with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages) as engine:
         checks = golden.check(engine.run)
+        emulated = engine.emulated
     passed = all(c.ok for c in checks)
     if as_json:
         print_json({"bundle": str(folder), "target": bundle.target.name, "samples": len(golden.inputs),
-                    "passed": passed, "outputs": [check_row(c) for c in checks]})
+                    "emulated": emulated, "passed": passed, "outputs": [check_row(c) for c in checks]})
     else:
         print_table(["output", "#largest error", "#tolerance", "#largest magnitude", "#sample", "result"],
                     [[c.name, f"{c.error:.3g}", f"{c.tolerance:.3g}", f"{c.magnitude:.4g}", c.sample,
                       "ok" if c.ok else "WRONG"] for c in checks])
         verdict = "passed" if passed else "FAILED"
-        print(f"{bundle.name} for {bundle.target.name}: {verdict}, {len(golden.inputs)} samples")
+        how = many(len(golden.inputs), "sample") + " under emulation" * emulated
+        print(f"{bundle.name} for {bundle.target.name}: {verdict}, {how}")
     if not passed:
         raise typer.Exit(FAILED)

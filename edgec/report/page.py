@@ -7,7 +7,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from edgec.report.units import count, size
+from edgec.report.units import count, many, size
 
 _OPEN = 3  # a cell shows so many items openly, more behind a line that opens
 _LISTED = 100  # and at most so many there; report.json has all
@@ -41,7 +41,7 @@ def _tiles(report: Mapping[str, Any]) -> str:
     used, bound = arena(stages)
     tiles = [
         ("nodes", count(after["nodes"]), f"{count(before['nodes'])} in the model"),
-        ("kernels", count(len(report["kernels"])), f"in {len(stages)} stage{'s' * (len(stages) > 1)}"),
+        ("kernels", count(len(report["kernels"])), f"in {many(len(stages), 'stage')}"),
         ("parameters", count(after["parameters"]), size(after["parameter_bytes"])),
         ("multiply-adds", count(after["macs"]), "per inference"),
         ("engine", size(sum(s["file_bytes"] for s in stages)), "all its files"),
@@ -64,8 +64,9 @@ def _golden(golden: Mapping[str, Any]) -> str:
                 "<p>Run <code>edgec verify</code> on the bundle where the engine can run.</p>")
     rows = [[_code(r["name"]), f"{r['error']:.3g}", f"{r['tolerance']:.3g}", f"{r['magnitude']:.4g}"]
             for r in golden["outputs"]]
-    return ("<h2>Numbers</h2><p>Largest difference to ONNX Runtime on the original model over "
-            f"{golden['samples']} samples.</p>"
+    how = "under emulation, " if golden["emulated"] else ""
+    return (f"<h2>Numbers</h2><p>Largest difference to ONNX Runtime on the original model, {how}"
+            f"{many(golden['samples'], 'sample')}.</p>"
             + _table(["output", "#largest error", "#tolerance", "#largest magnitude"], rows))
 
 

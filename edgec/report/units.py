@@ -14,6 +14,11 @@ def count(number: float) -> str:
     return f"{number:,.3g} {unit}"
 
 
+def many(number: int, noun: str) -> str:
+    """A number with its noun: 1 node, 2 nodes."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def size(nbytes: float) -> str:
     """Bytes with a binary unit: 512 B, 44.6 MiB."""
     if nbytes < 1000:

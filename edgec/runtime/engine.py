@@ -32,6 +32,11 @@ class Engine:
             self.close()
             raise
 
+    @property
+    def emulated(self) -> bool:
+        """True if a stage runs on an emulated processor: its numbers are right, its times say nothing."""
+        return any(runner.emulated for _, runner in self._stages)
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name.
 

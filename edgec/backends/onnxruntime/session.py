@@ -66,6 +66,8 @@ def time_session(session: Any, feeds: Mapping[str, np.ndarray], runs: int) -> li
 class SessionRunner:
     """See edgec.backends.base.Runner."""
 
+    emulated = False
+
     def __init__(self, session: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         self._session, self._inputs, self._outputs = session, tuple(inputs), tuple(outputs)
 

@@ -67,6 +67,8 @@ def open_engine(artifact: Artifact, target: Target) -> Runner:
 class NativeRunner:
     """An engine in this process. One thread at a time: it has one arena."""
 
+    emulated = False
+
     def __init__(self, library: Path, name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         """Load `library`. Raises UserError if the system cannot, InternalError if it holds another engine."""
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
@@ -163,6 +165,8 @@ class NativeRunner:
 
 class EmulatedRunner:
     """An engine in a process under `qemu-ARCH`, which lives until `close` and serves one request after the other."""
+
+    emulated = True
 
     def __init__(self, archive: Path, name: str, target: Target, inputs: Sequence[Port], outputs: Sequence[Port],
                  libm: bool = True, timeout: float = _REQUEST_SECONDS) -> None:
