@@ -12,13 +12,14 @@ from typing import Any
 from edgec.backends.base import Artifact, Availability, CompileOptions, Port, Runner
 from edgec.backends.tvm import entry, link
 from edgec.backends.tvm.elf import data_object
-from edgec.errors import InternalError, Refusal
+from edgec.errors import InternalError, Refusal, Unsupported
 from edgec.ir.graph import Value
 from edgec.kernels.program import TensorProgram
 from edgec.plan.placement import extract
 from edgec.plan.plan import Kernel, Plan
 from edgec.target import Target
 
+_MOST_CONSTANTS = (1 << 31) - (1 << 24)  # signed 32-bit offsets from the code, less room for the code
 _RUNTIME = Path(__file__).parents[2] / "runtime" / "c"
 
 
@@ -82,7 +83,7 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
                      options: CompileOptions) -> Artifact:
     """The engine of a plan whose programs are there: by index of the kernel, none for an alias.
 
-    Raises InternalError for a program that cannot be compiled.
+    Raises InternalError for a program that cannot be compiled, Unsupported for too many constants.
     """
     from edgec.backends.tvm import codegen
     from edgec.backends.tvm.memory import calls, place_everything
@@ -90,6 +91,9 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
     labels = [plan.kernels[i].where for i in programs]
     lowered = codegen.lower(list(programs.values()), labels, target, options.progress)
     layout = place_everything(plan, programs, {i: low.workspaces for i, low in zip(programs, lowered, strict=True)})
+    if len(layout.constants) > _MOST_CONSTANTS:
+        raise Unsupported(f"the constants take {len(layout.constants)} bytes", where=options.name,
+                          expected=f"at most {_MOST_CONSTANTS}, which code can reach by 32-bit offsets")
     options.progress("compile", None, f"{len({id(low) for low in lowered})} functions with LLVM")
     code = codegen.emit(lowered, labels, [layout.exclusive[i] for i in programs], target, f"{options.name}_kernel")
     steps = calls(layout, plan, programs, dict(zip(programs, code.symbols, strict=True)))

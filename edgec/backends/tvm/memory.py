@@ -76,14 +76,13 @@ def place_everything(plan: Plan, programs: dict[int, TensorProgram], workspaces:
             span = spans.setdefault(home, _Span(nbytes, moment, moment))
             span.nbytes, span.last = max(span.nbytes, nbytes), moment
 
-    pending: list[tuple[int, Value, Value]] = []
     for moment, kernel in enumerate(plan.kernels):
         program = programs.get(moment)
         if program is None:
             source, destination = _alias(kernel)
-            if homes[id(source)] != homes[id(destination)]:
-                touch(homes[id(source)], moment, source.type.nbytes)
-                pending.append((moment, source, destination))
+            begin, end = homes[id(source)], homes[id(destination)]
+            if isinstance(begin, Place) and isinstance(end, Place) and begin != end:  # never the arena: _find_homes
+                copies[moment] = [Copy(begin, end, source.type.nbytes, kernel.where)]
             continue
         for argument in program.args:
             if isinstance(argument, (Input, Output)):
@@ -97,9 +96,6 @@ def place_everything(plan: Plan, programs: dict[int, TensorProgram], workspaces:
     def place(home: str | Place) -> Place:
         return Place(Region.ARENA, arena.offsets[home]) if isinstance(home, str) else home
 
-    for moment, source, destination in pending:
-        copies.setdefault(moment, []).append(Copy(place(homes[id(source)]), place(homes[id(destination)]),
-                                                  source.type.nbytes, plan.kernels[moment].where))
     arguments, exclusive = {}, {}
     for moment, program in programs.items():
         read: set[Place] = set()
@@ -172,7 +168,7 @@ def _find_homes(plan: Plan, programs: dict[int, TensorProgram], constants: _Cons
 
 def _offer_in_place(program: TensorProgram, moment: int, homes: dict[int, str | Place],
                     spans: dict[str, _Span]) -> None:
-    """Name the buffers that the output of a program may take over: those that nothing else in the kernel reads."""
+    """Name the buffers that the output of a program may take over if they die here: nothing else may read them."""
     outputs = [a for a in program.args if isinstance(a, Output)]
     if len(outputs) != 1 or not outputs[0].in_place:
         return
@@ -182,7 +178,7 @@ def _offer_in_place(program: TensorProgram, moment: int, homes: dict[int, str | 
     allowed = {id(v) for v in outputs[0].in_place}
     other = {homes[id(a.value)] for a in program.args if isinstance(a, Input) and id(a.value) not in allowed}
     found = dict.fromkeys(h for v in outputs[0].in_place if isinstance(h := homes[id(v)], str)
-                          and h not in other and h != home and spans[h].last == moment)
+                          and h not in other and h != home)
     spans[home].in_place_of = tuple(found)
 
 

@@ -1,13 +1,15 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from edgec.backends import find_backend
 from edgec.backends.base import CompileOptions
-from edgec.errors import UserError
+from edgec.backends.tvm import backend
+from edgec.errors import Unsupported, UserError
 from edgec.ir.interpret import interpret
 from edgec.ir.types import DType, Quant, TensorType
 from edgec.plan.kernels import group
@@ -110,6 +112,19 @@ def test_probe_says_what_is_installed():
     available = BACKEND.probe()
     assert available.ok
     assert re.match(r"\d+\.\d+", available.version)
+
+
+def test_engine_is_loaded_without_tvm(tmp_path):
+    script = ("import sys; from edgec.backends import find_backend; b = find_backend('tvm'); b.probe(); "
+              "import edgec.backends.tvm.runner; sys.exit(bool({'tvm', 'torch', 'onnx'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False).returncode == 0
+
+
+def test_compile_refuses_when_constants_are_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "_MOST_CONSTANTS", 131)
+    p, outputs = demo()
+    with pytest.raises(Unsupported, match="132 bytes"):
+        p.compile(tmp_path / "out", HOST, *outputs)
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("cc") is None, reason="needs cmake and a C compiler")
