@@ -426,3 +426,8 @@ GRAPHS = [
     Broken("rank-of-another-input", proto(simple), "2 dimensions", arguments={"inputs": {"x": (1, 3, 4)}}),
     Broken("value-of-another-type", proto(simple), "numbers that fit", arguments={"values": {"x": np.array(["a"])}}),
 ]
+
+if "INT2" in TensorProto.DataType.keys():  # noqa: SIM118  the enum is no mapping
+    INT2 = TensorProto.DataType.Value("INT2")
+    set_int2 = changed(lambda m: setattr(m.graph.initializer[0], "data_type", INT2), weighted)
+    GRAPHS.append(Broken("weight-type-int2", set_int2, "INT2", UNSUPPORTED))

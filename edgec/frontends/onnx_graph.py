@@ -242,6 +242,10 @@ class GraphReader:
                 "onnx.type",
                 "the type of its output is no tensor, or cannot be known",
             )
+        elif self.version > OPSET and "unsupported type" in str(error):
+            types = ", ".join(str(v.type) for v in node.input_values)
+            text = f"opset {self.version} accepts its types ({types}), opset {OPSET} does not"
+            self.refuse(proto, scope, node.name, node.source, "onnx.opset", text)
         else:
             types = ", ".join(str(v.type) for v in node.input_values)
             reason = (

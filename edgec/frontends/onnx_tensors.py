@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from edgec.errors import UserError
+from edgec.errors import Unsupported, UserError
 from edgec.ir.types import DType
 from edgec.ops.semantics import dtype_from_onnx
 
@@ -16,18 +16,20 @@ MAX_ELEMENTS = 2**40  # of one tensor; no device that edgec knows holds one of t
 
 
 def element_type(code: int, what: str, where: str) -> DType:
-    """The element type of a TensorProto.DataType code. Raises UserError that names `what` if there is none."""
+    """The element type of a TensorProto.DataType code.
+
+    Raises UserError, which names `what`, for a code that ONNX does not define; Unsupported for a type of ONNX that
+    edgec has no name for.
+    """
     try:
         return dtype_from_onnx(code)
     except KeyError:
-        known = {v: k for k, v in TensorProto.DataType.items()}
-        name = known.get(code, "")
-        raise UserError(
-            f"{what} has the element type "
-            + (name if name and code else f"code {code}, which ONNX does not define" if not name else "UNDEFINED"),
-            where=where,
-            expected="a type that edgec knows: " + ", ".join(d.name.lower() for d in DType),
-        ) from None
+        known = "a type that edgec knows: " + ", ".join(d.name.lower() for d in DType)
+        names = {v: k for k, v in TensorProto.DataType.items()}
+        if code and code in names:
+            raise Unsupported(f"{what} has the element type {names[code]}", where=where, expected=known) from None
+        name = "UNDEFINED" if code == 0 else f"code {code}, which ONNX does not define"
+        raise UserError(f"{what} has the element type {name}", where=where, expected=known) from None
 
 
 def expected_bytes(tensor: TensorProto, where: str) -> int:

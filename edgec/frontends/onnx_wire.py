@@ -53,6 +53,8 @@ class _Scan:
         )
 
     def varint(self, position: int, end: int, place: _Place | None) -> tuple[int, int]:
+        if position < end and self.data[position] < 0x80:  # most are one byte
+            return self.data[position], position + 1
         result = shift = 0
         while position < end:
             byte = self.data[position]
@@ -105,7 +107,7 @@ class _Scan:
                 if stop > end:
                     inside = _path((place, field, index))
                     raise self.fail(f"{inside} should have {length} bytes, but {end - position} are left", start)
-                if is_message:
+                if is_message and length:
                     self.message(field.message_type, position, stop, depth + 1, (place, field, index))
                 elif is_text:
                     try:

@@ -198,3 +198,11 @@ def test_every_opset_is_read(opset: int) -> None:
     ]
     loaded = load(model(nodes, {"x": (1, 3, 7, 5)}, ["y"], {"w": w}, opset=opset))
     assert [n.op for n in loaded.graph.nodes] == ["Conv", "Relu", "Add", "GlobalAveragePool", "Flatten"]
+
+
+@pytest.mark.skipif(onnx.defs.onnx_opset_version() < 28, reason="this onnx does not know opset 28")
+def test_type_that_only_a_newer_opset_accepts_is_unsupported() -> None:
+    node = helper.make_node("BitShift", ["x", "x"], ["y"], direction="LEFT")
+    dtypes = {"x": onnx.TensorProto.INT32, "y": onnx.TensorProto.INT32}
+    with pytest.raises(Unsupported, match="opset 28 accepts its types"):
+        load(model([node], {"x": (3,)}, ["y"], opset=28, dtypes=dtypes))
