@@ -45,3 +45,24 @@ def test_eliminate_dead_changes_nothing_when_everything_is_used():
     b = Builder()
     x = b.input("x", 3)
     assert apply(eliminate_dead, b.output(b("Add", b("Neg", x), x), b("Exp", x))).report.matched == 0
+
+
+def test_eliminate_dead_keeps_trailing_outputs_that_the_op_requires():
+    b = Builder()
+    node = b.node("Split", b.input("x", 4, 3), outputs=2, num_outputs=2)
+    result = apply(eliminate_dead, b.output(b("Neg", node.outputs[0])))
+    assert len(result.graph.nodes[0].outputs) == 2
+    b = Builder()
+    top = b.node("TopK", b.input("x", 5), [2], outputs=2)
+    result = apply(eliminate_dead, b.output(b("Neg", top.outputs[0])))
+    assert len(result.graph.nodes[0].outputs) == 2
+
+
+def test_eliminate_dead_keeps_the_outputs_of_unknown_ops():
+    from edgec.ir import DType, Node, TensorType, Value
+
+    b = Builder()
+    made = [Value(n, TensorType(DType.FLOAT32, (3,))) for n in ("m1", "m2")]
+    b.graph.add(Node("MaxPool", [b.input("x", 3)], made, domain="com.example"))
+    result = apply(eliminate_dead, b.output(b("Neg", made[0])), numbers=False)
+    assert len(result.graph.nodes[0].outputs) == 2

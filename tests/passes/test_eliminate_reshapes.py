@@ -48,8 +48,8 @@ def test_eliminate_reshapes_keeps_the_output_when_the_chain_of_an_input_returns(
 
 def test_eliminate_reshapes_keeps_zero_extents():
     b = Builder()
-    graph = b.output(b("Neg", b("Reshape", b("Reshape", b.input("x", 2, 0, 5), ints(0, 2, 5), allowzero=1),
-                                ints(5, 0), allowzero=1)))
+    graph = b.output(b("Neg", b("Reshape", b("Reshape", b.input("x", 2, 0, 5), ints(5, 2, 0), allowzero=1),
+                                ints(0, 5), allowzero=1)))
     assert ops(apply(eliminate_reshapes, graph).graph) == ["Reshape", "Neg"]
 
 
@@ -65,6 +65,16 @@ def test_eliminate_reshapes_refuses_facts_along_an_axis():
     x = b("Neg", b.input("x", 4, 3, 5))
     y = b("Reshape", x, ints(4, 15))
     x.sparsity = y.sparsity = Sparsity(2, 4, 0)
+    assert refusals(eliminate_reshapes, b.output(b("Reshape", y, ints(60)))) == ["rewrite.sparsity"]
+
+
+def test_eliminate_reshapes_refuses_grids_along_an_axis():
+    from edgec.ir import DType, Quant
+
+    b = Builder()
+    x = b("Neg", b.input("x", 4, 3, 5))
+    y = b("Reshape", x, ints(4, 15))
+    x.quant = y.quant = Quant(DType.INT8, np.full(4, 0.1, np.float32), np.zeros(4, np.int8), axis=0)
     assert refusals(eliminate_reshapes, b.output(b("Reshape", y, ints(60)))) == ["rewrite.sparsity"]
 
 

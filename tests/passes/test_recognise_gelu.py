@@ -112,3 +112,45 @@ def test_recognise_gelu_refuses_when_a_value_inside_is_seen_or_quantized(rule):
         rule
     ]()
     assert refusals(recognise_gelu, b.output(y, *extra)) == [rule]
+
+
+def tanh_form(b, x, inner, root=ROOT_2_PI):
+    return b("Mul", b("Mul", x, 0.5), b("Add", b("Tanh", b("Mul", inner, root)), 1.0))
+
+
+NEAR = {
+    "unequal_halves": lambda b, x, z: b("Mul", x, b("Add", b("Mul", b("Erf", b("Div", x, ROOT2)), 0.4), 0.5)),
+    "erf_of_square": lambda b, x, z: b(
+        "Mul", b("Mul", x, b("Add", b("Erf", b("Div", b("Mul", x, x), ROOT2)), 1.0)), 0.5
+    ),
+    "sigmoid": lambda b, x, z: b("Mul", b("Mul", x, b("Add", b("Sigmoid", b("Div", x, ROOT2)), 1.0)), 0.5),
+    "wide_half": lambda b, x, z: b("Mul", b("Mul", x, phi(b, x)), b.constant([[[0.5]]])),
+    "root": lambda b, x, z: tanh_form(b, x, b("Add", x, cube(b, x)), 0.7),
+    "cube_of_other": lambda b, x, z: tanh_form(b, x, b("Add", x, cube(b, z))),
+    "sum_with_other": lambda b, x, z: tanh_form(b, x, b("Add", z, cube(b, x))),
+    "factored_other": lambda b, x, z: tanh_form(b, x, b("Mul", z, b("Add", b("Mul", b("Pow", x, 2.0), 0.044715), 1.0))),
+    "factored_two": lambda b, x, z: tanh_form(b, x, b("Mul", x, b("Add", b("Mul", b("Pow", x, 2.0), 0.044715), 2.0))),
+    "times_other": lambda b, x, z: tanh_form(b, x, b("Mul", z, b("Add", x, cube(b, x)))),
+    "no_sum": lambda b, x, z: tanh_form(b, x, x),
+}
+
+
+@pytest.mark.parametrize("form", NEAR)
+def test_recognise_gelu_leaves_near_misses_alone(form):
+    b = Builder()
+    y = NEAR[form](b, b.input("x", 4, 5), b.input("z", 4, 5))
+    assert apply(recognise_gelu, b.output(y)).report.matched == 0
+
+
+@pytest.mark.parametrize("extra", ["none", "factor", "other"])
+def test_recognise_gelu_reads_a_square_that_is_shared(extra):
+    b = Builder()
+    x, z = b.input("x", 4, 5), b.input("z", 4, 5)
+    square = {
+        "none": lambda: b("Mul", x, x),
+        "factor": lambda: b("Mul", b("Mul", x, x), 2.0),
+        "other": lambda: b("Mul", x, z),
+    }[extra]()
+    y = tanh_form(b, x, b("Add", x, b("Mul", b("Mul", square, x), 0.044715)))
+    report = apply(recognise_gelu, b.output(y, b("Neg", square))).report
+    assert (report.applied, len(report.refused)) == (0, int(extra == "none"))

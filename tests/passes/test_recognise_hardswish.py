@@ -47,6 +47,9 @@ OTHERS = {
     "factor": lambda b, x: b("Div", b("Mul", x, relu6(b, x)), 5.0),
     "other_value": lambda b, x: b("Mul", b.input("z", 3, 5), b("HardSigmoid", x, alpha=SIXTH, beta=0.5)),
     "slope": lambda b, x: b("Mul", x, b("HardSigmoid", x, alpha=0.2, beta=0.5)),
+    "offset": lambda b, x: b("Mul", x, b("HardSigmoid", x, alpha=SIXTH, beta=0.4)),
+    "squared": lambda b, x: b("Div", b("Mul", x, b("Mul", x, relu6(b, x))), 6.0),
+    "gate_times_one": lambda b, x: b("Mul", b("HardSigmoid", x, alpha=SIXTH, beta=0.5), 1.0),
     "broadcast": lambda b, x: b("Div", relu6(b, b("Mul", x, b.weight(2, 1, 1))), b.constant([[[[6.0]]]])),
 }
 

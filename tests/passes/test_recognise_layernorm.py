@@ -110,3 +110,47 @@ def test_recognise_layernorm_refuses_when_a_value_inside_is_seen_or_quantized(ru
         rule
     ]()
     assert refusals(recognise_layernorm, b.output(y, *extra)) == [rule]
+
+
+@pytest.mark.parametrize("after", ["add", "neg", "div", "other_value", "wide", "quantized"])
+def test_recognise_layernorm_takes_only_a_product_with_a_plain_constant_as_scale(after):
+    b = Builder()
+    y = core(b, b.input("x", 2, 3, 7))
+    gridded = b.weight(7)
+    gridded.quant = quant()
+    z = {
+        "add": lambda: b("Add", y, b.weight(7)),
+        "neg": lambda: b("Neg", y),
+        "div": lambda: b("Div", y, b.weight(7, scale=1.0)),
+        "other_value": lambda: b("Mul", y, b.input("z", 7)),
+        "wide": lambda: b("Mul", y, b.weight(1, 1, 1, 7)),
+        "quantized": lambda: b("Mul", y, gridded),
+    }[after]()
+    result = apply(recognise_layernorm, b.output(z))
+    assert len(result.graph.nodes) == 2
+    assert result.graph.nodes[0].op == "LayerNormalization"
+    assert result.graph.nodes[0].inputs[1].const.tolist() == [1] * 7
+
+
+def test_recognise_layernorm_reads_rms_of_a_difference_with_another_mean():
+    b = Builder()
+    d = b("Sub", b.input("x", 2, 3, 7), mean(b, b.input("z", 2, 3, 7)))
+    y = b("Div", d, b("Sqrt", b("Add", mean(b, b("Pow", d, 2.0)), 1e-3)))
+    assert ops(apply(recognise_layernorm, b.output(y)).graph) == ["ReduceMean", "Sub", "RMSNormalization"]
+
+
+@pytest.mark.parametrize("form", ["exponent", "dropped_axis", "two_over", "computed_epsilon", "not_a_root", "all_axes"])
+def test_recognise_layernorm_leaves_near_misses_alone(form):
+    b = Builder()
+    x = b.input("x", 7, 7)
+    square = b("Pow", x, 2.0)
+    v = b("Add", mean(b, square), 1e-3)
+    y = {
+        "exponent": lambda: b("Mul", x, b("Pow", v, -0.3)),
+        "dropped_axis": lambda: b("Div", x, b("Sqrt", b("Add", b("ReduceMean", square, ints(-1), keepdims=0), 1e-3))),
+        "two_over": lambda: b("Mul", x, b("Div", 2.0, b("Sqrt", v))),
+        "computed_epsilon": lambda: b("Div", x, b("Sqrt", b("Add", mean(b, square), b.input("epsilon", 1)))),
+        "not_a_root": lambda: b("Div", x, b("Exp", v)),
+        "all_axes": lambda: b("Div", x, b("Sqrt", b("Add", b("ReduceMean", square, keepdims=1), 1e-3))),
+    }[form]()
+    assert apply(recognise_layernorm, b.output(y)).report.matched == 0

@@ -28,12 +28,14 @@ def test_recognise_silu_writes_one_node_per_activation(golden):
     golden("passes/recognise_silu.txt", print_graph(result.graph))
 
 
-@pytest.mark.parametrize("other", ["other_value", "broadcast", "relu"])
+@pytest.mark.parametrize("other", ["other_value", "broadcast", "wide_alpha", "squared", "relu"])
 def test_recognise_silu_leaves_other_products_alone(other):
     b = Builder()
     x = b.input("x", 3, 1)
     y = {"other_value": lambda: b("Mul", b.input("z", 3, 1), b("Sigmoid", x)),
          "broadcast": lambda: b("Mul", x, b("Sigmoid", b("Mul", b.weight(3, 4), x))),
+         "wide_alpha": lambda: b("Mul", x, b("Sigmoid", b("Mul", x, b.constant([[[1.7]]])))),
+         "squared": lambda: b("Mul", x, b("Sigmoid", b("Mul", x, x))),
          "relu": lambda: b("Mul", x, b("Relu", x))}[other]()
     assert apply(recognise_silu, b.output(y)).report.matched == 0
 

@@ -29,13 +29,14 @@ def test_recognise_softplus_mish_writes_mish_in_every_order(swap, written, golde
         golden("passes/recognise_softplus_mish.txt", print_graph(result.graph))
 
 
-@pytest.mark.parametrize("form", ["two", "tanh_of_other", "exp_only"])
+@pytest.mark.parametrize("form", ["two", "tanh_of_other", "exp_only", "wide_one"])
 def test_recognise_softplus_mish_leaves_other_forms_alone(form):
     b = Builder()
     x, z = b.input("x", 3), b.input("z", 3)
     y = {
         "two": lambda: b("Log", b("Add", b("Exp", x), 2.0)),
         "tanh_of_other": lambda: b("Mul", z, b("Tanh", b("Softplus", x))),
+        "wide_one": lambda: b("Log", b("Add", b("Exp", x), b.constant([[1.0]]))),
         "exp_only": lambda: b("Log", b("Add", b("Exp", x), b("Abs", z))),
     }[form]()
     assert apply(recognise_softplus_mish, b.output(y)).report.matched == 0
