@@ -1,0 +1,68 @@
+"""Concatenation of channels in blocked layouts: each part is one copy of contiguous memory per sample.
+
+Layouts:  parts [n, C_i/b, positions, b], y [n, C/b, positions, b].
+Applies when: Concat along axis 1, elements of 4 bytes, and every part but the last fills whole blocks.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from edgec.kernels.emit import Writer, lanes, load, loop, store, write
+from edgec.kernels.epilogue import Lower, pack_channels
+from edgec.kernels.machine import known_machine, machine
+from edgec.kernels.program import Constant, Input, Output, TensorProgram
+
+from edgec.plan.layout import Demand
+from edgec.plan.plan import Kernel, Layout
+from edgec.target import Target
+
+ALGORITHM = "concat"
+
+
+def refuse(kernel: Kernel, target: Target) -> str | None:
+    """Why this kernel does not apply, None if it does."""
+    cpu, node = machine(target), kernel.nodes[0]
+    if cpu is None:
+        return "the core has no vectors of 4 floats"
+    if len(kernel.nodes) != 1 or node.op != "Concat":
+        return "the kernel is not a concatenation"
+    result = node.outputs[0]
+    if not result.type.is_static or len(result.shape) < 3 or 0 in result.shape or result.dtype.itemsize != 4:
+        return f"{result.name} has no channels of 4 bytes to put in blocks"
+    if node.integer("axis", 0) % len(result.shape) != 1:
+        return "the parts are not channels"
+    if any(0 in v.shape for v in node.input_values) or any(v.shape[1] % cpu.lanes for v in node.input_values[:-1]):
+        return "a part does not fill whole blocks"
+    return None
+
+
+def demand(kernel: Kernel, target: Target) -> Demand:
+    """Blocked if most bytes come so."""
+    return Demand(known_machine(target).lanes, shared=frozenset(v.name for v in (*kernel.inputs, *kernel.outputs)))
+
+
+def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass, on blocked values."""
+    b, node = known_machine(target).lanes, kernel.nodes[0]
+    result = node.outputs[0]
+    samples, block = result.shape[0], Layout(b)
+
+    def body(writer: Writer) -> None:
+        parts = []
+        for value in node.input_values:
+            length = prod(block.stored_shape(value.type)[1:]) // b
+            if value.const is None:
+                argument: Input | Constant = Input(value)
+            else:
+                argument = Constant(pack_channels(value.const.reshape(*value.shape[:2], -1, 1), b))
+            parts.append((writer.pointer(argument, (samples, length, b), value.dtype.value), length))
+        total = sum(length for _, length in parts)
+        y = writer.pointer(Output(result), (samples, total, b), result.dtype.value)
+        first = 0
+        for part, length in parts:
+            with loop(samples) as n, loop(length) as i:
+                store(y, load(part, n, i, lanes(0, b)), n, first + i, lanes(0, b))
+            first += length
+
+    return write(kernel.name, body, ALGORITHM)
