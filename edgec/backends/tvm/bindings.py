@@ -20,11 +20,12 @@ def flatten(func: Any) -> Any:
 
     Raises TypeError for a Let in a branch of `if_then_else`: its value may be computed only there.
     """
-    return func.with_body(_statement(func.body))
+    scalars: list[Any] = []
+    body = _statement(func.body, scalars)
+    return func.with_body(tirx.SeqStmt([*map(tirx.AllocBuffer, scalars), body]) if scalars else body)
 
 
-def _statement(stmt: Any, scalars: list[Any] | None = None) -> Any:
-    scalars = [] if scalars is None else scalars
+def _statement(stmt: Any, scalars: list[Any]) -> Any:
     if isinstance(stmt, tirx.BufferStore):
         return _store(stmt, scalars)
     if isinstance(stmt, tirx.SeqStmt):
@@ -46,7 +47,8 @@ def _block(block: Any) -> Any:
     scalars: list[Any] = []
     body = _statement(block.body, scalars)
     init = None if block.init is None else _statement(block.init, scalars)
-    return s_tir.SBlock(block.iter_vars, block.reads, block.writes, block.name_hint, body, init,
+    reads = _whole(block.reads) if scalars else block.reads  # a region may depend on what is a scalar now
+    return s_tir.SBlock(block.iter_vars, reads, block.writes, block.name_hint, body, init,
                         [*block.alloc_buffers, *scalars], block.match_buffers, block.annotations)
 
 
@@ -80,10 +82,13 @@ def _vectorized_block(loop: Any, realize: Any) -> Any:
         return loop
     stores = [*hoist.stores, tirx.BufferStore(block.body.buffer, value, block.body.indices)]
     where = dict(zip((v.var for v in block.iter_vars), realize.iter_values, strict=True))
-    reads, writes = ([tirx.BufferRegion(r.source, [Range(0, d) for d in r.source.shape]) for r in regions]
-                     for regions in (block.reads, block.writes))
     body = tirx.SeqStmt(_fission(loop, stores, where))
-    return s_tir.SBlockRealize([], True, s_tir.SBlock([], reads, writes, block.name_hint, body, None, hoist.scalars))
+    return s_tir.SBlockRealize([], True, s_tir.SBlock([], _whole(block.reads), _whole(block.writes), block.name_hint,
+                                                      body, None, hoist.scalars))
+
+
+def _whole(regions: Any) -> list[Any]:
+    return [tirx.BufferRegion(r.source, [Range(0, d) for d in r.source.shape]) for r in regions]
 
 
 def _fission(loop: Any, stores: list[Any], where: dict[Any, Any]) -> list[Any]:

@@ -19,6 +19,7 @@ import tvm
 import tvm_ffi
 from tvm import s_tir, tirx
 
+from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.elf import undefined_symbols
 from edgec.backends.tvm.symbols import is_ordinary
 from edgec.errors import InternalError
@@ -133,7 +134,7 @@ def _passes() -> tuple[Any, Any]:
 
 def _lower_one(func: Any, tvm_form: Any) -> Lowered:
     blocks, flat = _passes()
-    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+    module = tvm.IRModule({"main": flatten(func).with_attr("global_symbol", "main")})
     module = blocks(tirx.transform.BindTarget(tvm_form.with_host(tvm_form))(module))
     module = flat(tvm.IRModule({"main": _pointer_parameters(module["main"])}))
     bare, workspaces = _without_large_temporaries(module["main"])
