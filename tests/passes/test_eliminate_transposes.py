@@ -162,3 +162,35 @@ def test_inverse_and_compose_undo_each_other():
 )
 def test_is_reshape_tells_whether_elements_move(shape, perm, expected):
     assert is_reshape(shape, perm) is expected
+
+
+BOUND = {
+    "batch_norm": lambda b, y: b.batch_norm(y),
+    "reduce_all": lambda b, y: b("Mul", y, b("ReduceMean", y, keepdims=1)),
+    "crop_resize": lambda b, y: b(
+        "Resize",
+        y,
+        np.array([0, 0.1, 0.2, 0, 1, 0.9, 0.8, 1], np.float32),
+        None,
+        ints(*y.shape),
+        mode="linear",
+        coordinate_transformation_mode="tf_crop_and_resize",
+    ),
+}
+
+
+@pytest.mark.parametrize(("middle", "left"), [("batch_norm", 4), ("reduce_all", 3), ("crop_resize", 4)])
+def test_eliminate_transposes_stops_at_ops_that_are_bound_to_their_axes(middle, left):
+    b = Builder()
+    graph = between_convs(b, BOUND[middle])
+    result = apply(eliminate_transposes, graph)
+    assert ops(result.graph).count("Transpose") == left
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_eliminate_transposes_moves_arg_max_when_it_keeps_its_axis(keep):
+    b = Builder()
+    y = b("Relu", nhwc_conv(b, b.input("x", 2, 6, 7, 3), 5))
+    z = b("ArgMax", y, axis=-1, keepdims=keep)
+    result = apply(eliminate_transposes, b.output(b("Mul", nhwc_conv(b, y, 1), 2.0), z))
+    assert ops(result.graph).count("Transpose") == (1 if keep else 2)
