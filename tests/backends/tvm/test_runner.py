@@ -135,6 +135,19 @@ def test_load_refuses_when_library_is_missing_or_of_another_engine(tmp_path):
         open_engine(artifact, HOST)
 
 
+def test_load_takes_the_library_that_is_on_disk_now(tmp_path):
+    results = []
+    for factor in (2.0, 3.0):
+        x = value("x", *SHAPE)
+        p = PlanOf(x)
+        y = p.kernel("y", pointwise([SHAPE], lambda i, j, a, f=factor: a[i, j] * tirx.const(f, "float32")), x)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        results.append(open_engine(p.compile(tmp_path / "out", HOST, y), HOST))  # the first stays open
+    for engine, factor in zip(results, (2, 3), strict=True):
+        np.testing.assert_array_equal(engine.run({"x": random_x()})["y"], factor * random_x())
+        engine.close()
+
+
 @needs_qemu
 def test_emulated_engine_computes_the_plan_again_and_again(emulated_artifact):
     engine = BACKEND.load(emulated_artifact, RPI4)
