@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgec.backends.tvm.lower import (
+    attention,
     conv,
     creation,
     elementwise,
@@ -12,6 +13,7 @@ from edgec.backends.tvm.lower import (
     movement,
     normalization,
     pool,
+    quantize,
     recurrent,
     reduce,
     resize,
@@ -21,8 +23,8 @@ from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
 
 FAMILIES = (
-    conv, creation, elementwise, indexing, logic, matmul, movement,
-    normalization, pool, recurrent, reduce, resize,
+    attention, conv, creation, elementwise, indexing, logic, matmul, movement,
+    normalization, pool, quantize, recurrent, reduce, resize,
 )
 LOWERINGS: dict[str, Lowering] = {name: lowering for family in FAMILIES for name, lowering in family.LOWERINGS.items()}
 

@@ -12,7 +12,7 @@ from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from edgec.backends.tvm.lower.rule import Tensors, dtype_name, extents
+from edgec.backends.tvm.lower.rule import Tensors, dtype_name
 from edgec.backends.tvm.lower.shapes import Expr
 from edgec.ir.graph import Value
 from edgec.kernels.emit import loop
@@ -54,6 +54,11 @@ def write(buffer: Memory, value: Expr, *index: Expr) -> None:
     T.buffer_store(buffer, value, list(index))
 
 
+def shifted(k: Expr, offset: Expr) -> Expr:
+    """`offset` + k, where k may be a vector of indices."""
+    return tirx.Ramp(k.base + offset, k.stride, k.lanes) if isinstance(k, tirx.Ramp) else k + offset
+
+
 def each(shape: Sequence[int], body: Callable[[list[Expr]], None], index: Sequence[Expr] = ()) -> None:
     """Call `body(index)` within loops over `shape`."""
     if not shape:
@@ -66,8 +71,3 @@ def each(shape: Sequence[int], body: Callable[[list[Expr]], None], index: Sequen
 def fill(buffer: Memory, value: Expr) -> None:
     """Write `value` to every element."""
     each([int(d) for d in buffer.shape], lambda index: write(buffer, value, *index))
-
-
-def shape_of(tensor: te.Tensor) -> tuple[int, ...]:
-    """The static shape of a tensor."""
-    return extents(tensor)

@@ -35,7 +35,7 @@ def products(a: Matrix, b: Matrix, length: int, dtype: str, start: Callable[[Exp
         vector = (16 if height == 1 else 8) if _has_vectors() else 1
         while vector > length and vector > 1:
             vector //= 2
-        for second, repeat, narrow in _parts(b.rows, width):
+        for second, repeat, narrow in _parts(b.rows, width, width):
             with loop(count) as p, loop(repeat) as q:
                 _tile(a, b, first + p * height, second + q * narrow, height, narrow, vector, length, dtype, start,
                       store)
@@ -47,15 +47,15 @@ def _has_vectors() -> bool:
     return target is None or int(target.attrs.get("vector-width", 128)) >= 128
 
 
-def _parts(total: int, largest: int) -> list[tuple[int, int, int]]:
-    """(first, count, size): `total` as tiles of `largest`, then of its halves."""
+def _parts(total: int, largest: int, divisor: int = 2) -> list[tuple[int, int, int]]:
+    """(first, count, size): `total` as tiles of `largest`, then of what it gives divided by `divisor`, down to 1."""
     parts, first = [], 0
     while largest:
         count = (total - first) // largest
         if count:
             parts.append((first, count, largest))
             first += count * largest
-        largest //= 2
+        largest //= divisor
     return parts
 
 
