@@ -17,6 +17,7 @@ from edgec.backends.tvm.lower import (
     recurrent,
     reduce,
     resize,
+    signal,
 )
 from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, dtype_name, extents
 from edgec.ir.graph import Graph, Node
@@ -24,7 +25,7 @@ from edgec.ir.types import DType
 
 FAMILIES = (
     attention, conv, creation, elementwise, indexing, logic, matmul, movement,
-    normalization, pool, quantize, recurrent, reduce, resize,
+    normalization, pool, quantize, recurrent, reduce, resize, signal,
 )
 LOWERINGS: dict[str, Lowering] = {name: lowering for family in FAMILIES for name, lowering in family.LOWERINGS.items()}
 
