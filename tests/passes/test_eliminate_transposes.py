@@ -3,7 +3,6 @@ import pytest
 
 from edgec.ir.text import print_graph
 from edgec.passes import eliminate_transposes
-from edgec.passes.layout import compose, inverse, is_reshape
 from tests.models import Builder
 from tests.passes.checks import apply, ops, quant, refusals
 
@@ -141,27 +140,6 @@ def test_eliminate_transposes_keeps_ops_that_are_bound_to_their_layout():
         perm=TO_NHWC,
     )
     assert apply(eliminate_transposes, b.output(y)).report.applied == 0
-
-
-def test_inverse_and_compose_undo_each_other():
-    perm = (2, 0, 3, 1)
-    x = np.arange(120).reshape(2, 3, 4, 5)
-    assert np.array_equal(x.transpose(perm).transpose(inverse(perm)), x)
-    assert np.array_equal(x.transpose(perm).transpose((1, 3, 0, 2)), x.transpose(compose(perm, (1, 3, 0, 2))))
-
-
-@pytest.mark.parametrize(
-    ("shape", "perm", "expected"),
-    [
-        ((2, 1, 3, 1), (0, 3, 2, 1), True),
-        ((2, 3), (1, 0), False),
-        ((1, 3, 1, 1), (0, 2, 3, 1), True),
-        ((1, 3, 2, 1), (0, 2, 1, 3), False),
-        ((1, 1), (1, 0), True),
-    ],
-)
-def test_is_reshape_tells_whether_elements_move(shape, perm, expected):
-    assert is_reshape(shape, perm) is expected
 
 
 BOUND = {

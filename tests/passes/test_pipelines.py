@@ -195,11 +195,11 @@ def long_graph(length):
     return b.output(x)
 
 
-def test_optimize_takes_seconds_when_the_graph_has_two_thousand_nodes():
-    graph = long_graph(2000)
+def test_optimize_takes_seconds_when_the_graph_has_a_thousand_nodes():
+    graph = long_graph(1000)
     start = time.perf_counter()
     result, _ = optimize(graph)
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 5
     assert set(ops(result)) == {"Conv", "Swish", "Reshape", "Transpose", "Relu", "Add", "Mul"}
 
 
