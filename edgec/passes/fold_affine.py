@@ -9,7 +9,7 @@ Fires when: (1) c is a constant without Quant; (2) c is one number or one number
          value (`fold_affine.broadcast`); (3) the anchor's weight and bias are constants without Quant (`affine.*`);
          (4) the value between the two has one use, is no graph output and carries neither Quant nor Sparsity
          (`rewrite.*`); (5) a shift needs an anchor that has a bias: a MatMul becomes a Gemm if its result is a matrix,
-         and is refused otherwise (`fold_affine.shift`); (6) before the anchor only: it puts no zeros around its data, or
+         and is refused otherwise (`fold_affine.shift`); (6) before the anchor only: it puts no zeros around its data or
          t = 0 (`fold_affine.padding`), and it is no ConvTranspose unless t = 0 (`fold_affine.transpose`);
          (7) 1/c is finite.
 Numerics: computed in float64, stored in the type of w.
