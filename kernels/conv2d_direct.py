@@ -16,6 +16,7 @@ Source:   Georganas et al., Anatomy of High-Performance Deep Learning Convolutio
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
@@ -32,6 +33,7 @@ from edgec.kernels.emit import (
     load,
     local,
     loop,
+    prefetch,
     splat,
     store,
     unrolled,
@@ -41,13 +43,14 @@ from edgec.kernels.emit import (
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
-from edgec.kernels.window import Area, Block, areas, each, runs, taps, too_many_sides
+from edgec.kernels.window import Area, Block, areas, count_areas, each, runs, taps, too_many_sides
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 ALGORITHM = "direct"
+_REUSE = 16  # tiles of positions; fewer do not hide the time that weights beyond the second cache take to arrive
 
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
@@ -86,6 +89,27 @@ def _tile(cpu: Machine, conv: Convolution) -> Tile:
     return choose_tile(cpu, conv.window.oh, conv.window.ow, -(-conv.k // conv.groups // cpu.lanes))
 
 
+def positions_first(cpu: Machine, conv: Convolution, tile: Tile) -> bool:
+    """True if the loop over tiles of positions should stand outside the loop over tiles of output blocks.
+
+    Counted are the bytes that come from the second cache: the outer operand once for each use if it exceeds half of the
+    first cache, the inner operand once for each step of the outer loop if it does. All weights must stay in half of
+    the second cache, and be used often enough that their first arrival, which nothing hides here, does not count.
+    """
+    window = conv.window
+    row = 4 * conv.c // conv.groups * window.taps[0] * window.taps[1] * cpu.lanes  # bytes of one output block's weights
+    blocks = -(-conv.k // conv.groups // cpu.lanes)
+    weights_, tile_weights = row * blocks, row * tile.blocks
+    input_ = 4 * conv.c // conv.groups * window.h * window.w
+    steps, positions = len(split_even(blocks, tile.blocks)), count_areas(window, tile)
+    if 2 * weights_ > cpu.l2_bytes or positions <= _REUSE:
+        return False
+    small = cpu.l1_bytes // 2
+    inside = input_ + weights_ * (positions if weights_ > small else 1)
+    outside = input_ * (steps if input_ > small else 1) + weights_ * (positions if tile_weights > small else 1)
+    return inside < outside
+
+
 class _Direct:
     """Writes one program."""
 
@@ -100,6 +124,9 @@ class _Direct:
         self.x = writer.pointer(Input(data), shape)
         packed = pack_weights(convolution.weights(node), conv.groups, b, tile.blocks, self.plain)
         self.weights = writer.pointer(Constant(packed), packed.shape)
+        reuse = count_areas(self.window, tile)
+        self.positions_first = positions_first(cpu, conv, tile)
+        self.ahead = reuse - 1 if 1 < reuse <= _REUSE and not self.positions_first else 0
         bias = convolution.bias(node, self.k_blocks * conv.groups * b)
         self.bias = None if bias is None else writer.pointer(Constant(bias), bias.shape)
         self.after = Epilogue(kernel, b, lower, writer, flat)
@@ -107,13 +134,23 @@ class _Direct:
         self.y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel)), out)
 
     def body(self) -> None:
-        """Loops over samples, groups, tiles of output blocks, tiles of rows and columns."""
+        """Loops over samples and groups; over output blocks and positions in the order that moves fewer bytes."""
         self.after.prologue()
         with loop(self.conv.n) as n, loop(self.conv.groups) as g:
-            for first, count, blocks in runs(split_even(self.k_blocks, self.tile.blocks)):
-                with loop(count) as t:
+            if self.positions_first:
+                for area in areas(self.window, self.tile):
+                    for first, blocks in self._block_tiles():
+                        self._tile(n, g, first, blocks, area)
+            else:
+                for first, blocks in self._block_tiles():
                     for area in areas(self.window, self.tile):
-                        self._tile(n, g, first + t * blocks, blocks, area)
+                        self._tile(n, g, first, blocks, area)
+
+    def _block_tiles(self) -> Iterator[tuple[Expr, int]]:
+        """Every tile of output blocks of a group, inside its loop: the first block and how many."""
+        for first, count, blocks in runs(split_even(self.k_blocks, self.tile.blocks)):
+            with loop(count) as t:
+                yield first + t * blocks, blocks
 
     def _tile(self, n: Expr, g: Expr, first: Expr, blocks: int, area: Area) -> None:
         """One register tile: start from the bias, reduce, finish, store."""
@@ -143,6 +180,7 @@ class _Direct:
         def slab(c: Expr, depth: int) -> None:
             def tap(r: Expr, s: Expr, positions: Block) -> None:
                 start = (block * count + c * blocks) * taps_ + (r * self.window.taps[1] + s) * blocks
+                self._fetch_ahead(start, blocks, count * taps_, area)
                 self._products(accumulators, n, g * count + c, r, s, start, blocks, area, positions, depth)
 
             taps(self.window, area, tap)
@@ -153,6 +191,20 @@ class _Direct:
                 slab(c, 1 if self.plain else b)
         if rest:
             slab(whole, rest)
+
+    def _fetch_ahead(self, start: Expr, blocks: int, steps: int, area: Area) -> None:
+        """Ask for this tile of positions' share of the weights that the next tile of output blocks will read here.
+
+        The first tile of positions waits for its weights anyway; the others divide the lines of each tap among them.
+        """
+        if not self.ahead:
+            return
+        b = self.cpu.lanes
+        depth = 1 if self.plain else b
+        share = -(-depth * blocks * b // 16 // self.ahead)  # lines of 16 numbers
+        with unrolled(share) as line:
+            offset = ((area.ordinal - 1) * share + line) * 16
+            prefetch(self.weights, (start + steps * blocks) * depth * b + offset)
 
     def _products(self, accumulators: Buffer, n: Expr, x_block: Expr, r: Expr, s: Expr, start: Expr, blocks: int,
                   area: Area, positions: Block, channels: int) -> None:

@@ -89,6 +89,13 @@ def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
     T.buffer_store(buffer.data, value, [buffer.flat(index)])
 
 
+def prefetch(buffer: Buffer, index: Expr) -> None:
+    """Ask for the cache line of an element of a flat buffer, to be read once soon; an index beyond the end is cut."""
+    address = tirx.address_of(tirx.BufferLoad(buffer.data, [tirx.min(index, buffer.shape[0] - 1)]))
+    read, second_level, data = (tirx.const(number, "int32") for number in (0, 2, 1))
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, second_level, data))
+
+
 def local(size: int, dtype: str = "float32") -> Buffer:
     """Memory that becomes registers: its indices must be numbers once `unrolled` loops are written out."""
     return Buffer(T.alloc_buffer((size,), dtype, scope="local"), (size,))

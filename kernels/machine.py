@@ -15,12 +15,14 @@ from edgec.target import Cpu, Target
 class Machine:
     """lanes: float32 numbers in one vector, which is also the channel block of the blocked layout (plan.Layout).
     registers: vector registers. by_element: a multiply-add can take one lane of a vector as its factor (NEON), so
-    inputs are loaded as vectors of channels; else one number is loaded and broadcast. l2_bytes: cache of one core.
+    inputs are loaded as vectors of channels; else one number is loaded and broadcast. l1_bytes, l2_bytes: data caches
+    that one core can fill.
     """
 
     lanes: int
     registers: int
     by_element: bool
+    l1_bytes: int
     l2_bytes: int
 
     def fits(self, positions: int, blocks: int) -> bool:
@@ -55,7 +57,8 @@ def of_cpu(cpu: Cpu) -> Machine | None:
     if lanes < 4 or cpu.arch not in ("x86_64", "aarch64"):
         return None
     wide = "avx512f" in cpu.features or cpu.arch == "aarch64"
-    return Machine(lanes, 32 if wide else 16, cpu.arch == "aarch64", 1024 * (cpu.l2_kib or 512))
+    return Machine(lanes, 32 if wide else 16, cpu.arch == "aarch64", 1024 * (cpu.l1d_kib or 32),
+                   1024 * (cpu.l2_kib or 512))
 
 
 def split_even(extent: int, size: int) -> list[tuple[int, int]]:

@@ -80,7 +80,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Area:
-    """A tile of outputs. Where rows_inside or columns_inside is False and there are several, the first is a number."""
+    """A tile of outputs, the `ordinal`-th of all.
+
+    Where rows_inside or columns_inside is False and there are several, the first is a number.
+    """
 
     row: Expr
     rows: int
@@ -88,6 +91,7 @@ class Area:
     columns: int
     rows_inside: bool
     columns_inside: bool
+    ordinal: Expr
 
     @property
     def block(self) -> Block:
@@ -99,11 +103,19 @@ def areas(window: Window, tile: Tile) -> Iterator[Area]:
     """Every tile, each inside the loops that it needs: write the tile's code while the iterator stands on it."""
     if tile.rows == 1:
         with loop(window.oh) as row:
-            yield from _along(window, tile, row, 1, window.rows_inside(0, window.oh))
+            yield from _along(window, tile, row, 1, window.rows_inside(0, window.oh), row)
         return
+    done = 0
     for first, count, length in runs(split_even(window.oh, tile.rows), window.rows_inside):
         with loop(count) as t:
-            yield from _along(window, tile, first + t * length, length, window.rows_inside(first, count * length))
+            inside_ = window.rows_inside(first, count * length)
+            yield from _along(window, tile, first + t * length, length, inside_, done + t)
+        done += count
+
+
+def count_areas(window: Window, tile: Tile) -> int:
+    """How many tiles `areas` visits."""
+    return len(split_even(window.oh, tile.rows)) * len(split_even(window.ow, tile.columns))
 
 
 def too_many_sides(window: Window, tile: Tile) -> str | None:
@@ -115,10 +127,14 @@ def too_many_sides(window: Window, tile: Tile) -> str | None:
     return None
 
 
-def _along(window: Window, tile: Tile, row: Expr, rows: int, rows_inside: bool) -> Iterator[Area]:
-    for first, count, length in runs(split_even(window.ow, tile.columns), window.columns_inside):
+def _along(window: Window, tile: Tile, row: Expr, rows: int, rows_inside: bool, before: Expr) -> Iterator[Area]:
+    pieces = split_even(window.ow, tile.columns)
+    done = 0
+    for first, count, length in runs(pieces, window.columns_inside):
         with loop(count) as t:
-            yield Area(row, rows, first + t * length, length, rows_inside, window.columns_inside(first, count * length))
+            yield Area(row, rows, first + t * length, length, rows_inside,
+                       window.columns_inside(first, count * length), before * len(pieces) + done + t)
+        done += count
 
 
 def taps(window: Window, area: Area, write: Callable[[Expr, Expr, Block], None], unroll: bool = False) -> None:

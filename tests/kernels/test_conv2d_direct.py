@@ -89,6 +89,17 @@ def test_wide_dilation_is_refused_when_its_sides_would_bloat_the_code() -> None:
     assert "reach outside" in (conv2d_direct.refuse(group(conv_graph(case))[0], AVX512) or "")
 
 
+def test_positions_are_outside_when_few_weights_meet_a_large_input() -> None:
+    def outside(c: int, k: int, size: int) -> bool:
+        kernel = group(conv_graph(Case("order", c, k, (size, size), (1, 1))))[0]
+        conv = convolution.describe(kernel.anchor)
+        return conv2d_direct.positions_first(CORES[0], conv, machine.choose_tile(CORES[0], size, size, -(-k // 16)))
+
+    assert outside(24, 144, 56)  # the input is read once, not five times
+    assert not outside(256, 64, 7)  # weights are read once, and fetched ahead
+    assert not outside(1024, 512, 56)  # all weights do not fit into the second cache
+
+
 def test_packed_weights_are_in_the_order_that_the_module_states() -> None:
     array = np.arange(5 * 3 * 2, dtype=np.float32).reshape(5, 3, 1, 2)
     packed = conv2d_direct.pack_weights(array, groups=1, block=4, tile=1, plain=False).reshape(2, 1, 1, 2, 4, 1, 4)
@@ -100,8 +111,11 @@ def test_packed_weights_are_in_the_order_that_the_module_states() -> None:
     assert plain[2, 0, 1, 1, 0] == array[4, 2, 0, 1]
 
 
-@pytest.mark.parametrize("cpu", [Machine(16, 32, False, 1 << 20), Machine(8, 16, False, 1 << 18),
-                                 Machine(4, 32, True, 1 << 20), Machine(4, 16, False, 1 << 20)], ids=str)
+CORES = [Machine(16, 32, False, 1 << 15, 1 << 20), Machine(8, 16, False, 1 << 15, 1 << 18),
+         Machine(4, 32, True, 1 << 15, 1 << 20), Machine(4, 16, False, 1 << 15, 1 << 20)]
+
+
+@pytest.mark.parametrize("cpu", CORES, ids=str)
 @pytest.mark.parametrize("extent", [(56, 56, 64), (7, 7, 512), (1, 196, 24), (3, 1, 16)], ids=str)
 def test_chosen_tile_leaves_registers_for_operands(cpu: Machine, extent: tuple[int, int, int]) -> None:
     tile = machine.choose_tile(cpu, extent[0], extent[1], -(-extent[2] // cpu.lanes))
@@ -120,7 +134,7 @@ def test_split_even_covers_everything_with_two_lengths() -> None:
 
 
 def test_same_tile_is_chosen_again() -> None:
-    assert machine.choose_tile(Machine(16, 32, False, 1 << 20), 56, 56, 4) == Tile(1, 14, 2, 1)
+    assert machine.choose_tile(Machine(16, 32, False, 1 << 15, 1 << 20), 56, 56, 4) == Tile(1, 14, 2, 1)
 
 
 def test_window_of_auto_pad() -> None:
