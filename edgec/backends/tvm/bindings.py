@@ -6,6 +6,7 @@ of names. It never looks through a load, and LLVM promotes the scalars before it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -23,6 +24,57 @@ def flatten(func: Any) -> Any:
     scalars: list[Any] = []
     body = _statement(func.body, scalars)
     return func.with_body(tirx.SeqStmt([*map(tirx.AllocBuffer, scalars), body]) if scalars else body)
+
+
+def widen_regions(func: Any) -> Any:
+    """The same PrimFunc; a block whose indices depend on a Let declares that it reads those buffers as a whole.
+
+    `te.create_prim_func` states such regions in terms of the name, which is unknown outside the expression.
+    """
+    return func.with_body(_widen(func.body))
+
+
+def _widen(stmt: Any) -> Any:
+    if isinstance(stmt, tirx.SeqStmt):
+        return tirx.SeqStmt([_widen(s) for s in stmt.seq])
+    if isinstance(stmt, tirx.For):
+        return tirx.For(stmt.loop_var, stmt.min, stmt.extent, stmt.kind, _widen(stmt.body), stmt.thread_binding,
+                        stmt.annotations, stmt.step)
+    if isinstance(stmt, s_tir.SBlockRealize):
+        return s_tir.SBlockRealize(stmt.iter_values, stmt.predicate, _widen(stmt.block))
+    if isinstance(stmt, s_tir.SBlock):
+        reads = stmt.reads
+        if isinstance(stmt.body, tirx.BufferStore) and any(isinstance(e, prim.Let) for e in walk(stmt.body.value)):
+            reads = _whole(reads)
+        return s_tir.SBlock(stmt.iter_vars, reads, stmt.writes, stmt.name_hint, _widen(stmt.body), stmt.init,
+                            stmt.alloc_buffers, stmt.match_buffers, stmt.annotations)
+    return stmt
+
+
+def children(e: Any) -> list[Any]:
+    """The direct parts of an expression."""
+    if isinstance(e, prim.Let):
+        return [e.value, e.body]
+    if isinstance(e, (prim.Not, prim.BitwiseNot)):
+        return [e.a]
+    if isinstance(e, _PAIRS):
+        return [e.a, e.b]
+    if isinstance(e, prim.Cast):
+        return [e.value]
+    if isinstance(e, prim.Select):
+        return [e.condition, e.true_value, e.false_value]
+    if isinstance(e, TensorLoad):
+        return list(e.indices)
+    return list(e.args) if isinstance(e, Call) else []
+
+
+def walk(e: Any) -> Iterator[Any]:
+    """The expression and all its parts."""
+    stack = [e]
+    while stack:
+        top = stack.pop()
+        yield top
+        stack.extend(children(top))
 
 
 def _statement(stmt: Any, scalars: list[Any]) -> Any:

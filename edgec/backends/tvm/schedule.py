@@ -5,7 +5,7 @@ It never fails: a step that TVM refuses for a block leaves that block with plain
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from tvm import s_tir, tirx
 from tvm.ir import Call, TensorLoad
 from tvm.ir.prim import expr as prim
 
+from edgec.backends.tvm.bindings import walk
 from edgec.backends.tvm.lower.shapes import LANES, PARTIAL_RESULTS
 from edgec.target import Target
 
@@ -27,6 +28,9 @@ _TILE_VECTORS = 2
 def schedule(func: Any, target: Target) -> Any:
     """`func`, as `te.create_prim_func` makes it, with loops in a good order for `target`."""
     sch = s_tir.Schedule(func)
+    root = func.body.block if isinstance(func.body, s_tir.SBlockRealize) else None
+    if root is None or root.name_hint != "root":
+        return func  # one loop nest that its lowering has written by hand
     _inline(sch)
     for name in _names(sch):
         sch = _attempt(sch, partial(_schedule_block, name=name, target=target))
@@ -46,40 +50,13 @@ def _names(sch: Any) -> list[str]:
     return [sch.get(b).name_hint for b in sch.get_child_blocks(sch.get_sblock("root"))]
 
 
-def children(e: Any) -> list[Any]:
-    """The direct parts of an expression."""
-    if isinstance(e, prim.Let):
-        return [e.value, e.body]
-    if isinstance(e, (prim.Not, prim.BitwiseNot)):
-        return [e.a]
-    if isinstance(e, (prim.BinaryOpExpr, prim.CmpExpr, prim.LogicalExpr)):
-        return [e.a, e.b]
-    if isinstance(e, prim.Cast):
-        return [e.value]
-    if isinstance(e, prim.Select):
-        return [e.condition, e.true_value, e.false_value]
-    if isinstance(e, TensorLoad):
-        return list(e.indices)
-    if isinstance(e, Call):
-        return list(e.args)
-    return []
-
-
-def _walk(e: Any) -> Iterator[Any]:
-    stack = [e]
-    while stack:
-        top = stack.pop()
-        yield top
-        stack.extend(children(top))
-
-
 def _is_call(e: Any, *names: str) -> bool:
     return isinstance(e, Call) and getattr(e.op, "name", "") in names
 
 
 def _cost(value: Any) -> int:
     cost = 0
-    for e in _walk(value):
+    for e in walk(value):
         if isinstance(e, (prim.Div, prim.FloorDiv, prim.FloorMod, prim.Mod)) or _is_call(e, "prim.if_then_else"):
             cost += 2 * _CHEAP
         elif isinstance(e, Call):
@@ -111,7 +88,7 @@ def _read_by_loops(sch: Any) -> list[Any]:
     for rv in sch.get_child_blocks(sch.get_sblock("root")):
         block = sch.get(rv)
         if _value(block) is None:
-            tvm_ffi.structural_walk(block.body, (TensorLoad, lambda load: buffers.append(load.source)), order="pre")
+            tvm_ffi.structuralwalk(block.body, (TensorLoad, lambda load: buffers.append(load.source)), order="pre")
     return buffers
 
 
@@ -151,8 +128,32 @@ def _schedule_block(sch: Any, name: str, target: Target) -> None:
 
 
 def _bits(block: Any, value: Any) -> int:
-    sizes = [tvm.DataType(str(e.ty)).bits for e in _walk(value) if isinstance(e, TensorLoad)]
+    sizes = [tvm.DataType(str(e.ty)).bits for e in walk(value) if isinstance(e, TensorLoad)]
     return int(max([tvm.DataType(str(block.writes[0].source.dtype)).bits, *sizes]))
+
+
+def _split_periods(sch: Any, loops: list[Any], variables: list[Any], extents: list[int], value: Any) -> bool:
+    """Split loops whose variable is divided by a constant, so that quotient and remainder are variables themselves.
+
+    LLVM 22 takes the address of `x[i % 4]` for one that grows steadily, and vectorizes it so with AVX-512: the numbers
+    come out wrong. A remainder that is a loop variable leaves nothing to misread.
+    """
+    periods: dict[int, set[int]] = {}
+    for e in walk(value):
+        if isinstance(e, (prim.FloorMod, prim.FloorDiv)) and isinstance(e.a, tirx.Var) and isinstance(e.b, prim.IntImm):
+            for axis, variable in enumerate(variables):
+                if e.a.same_as(variable) and extents[axis] % int(e.b.value) == 0:
+                    periods.setdefault(axis, set()).add(int(e.b.value))
+    for axis, found in periods.items():
+        factors: list[int] = []
+        inner = 1
+        for period in sorted(found):
+            if period % inner == 0 and period != inner:
+                factors.insert(0, period // inner)
+                inner = period
+        if factors:
+            sch.split(loops[axis], [None, *factors])
+    return bool(periods)
 
 
 def _pointwise(sch: Any, name: str, block: Any, value: Any, lanes: int) -> None:
@@ -162,7 +163,9 @@ def _pointwise(sch: Any, name: str, block: Any, value: Any, lanes: int) -> None:
     if not loops or len(loops) != len(variables):
         return
     extents = [int(v.dom.extent) for v in block.iter_vars]
-    loads = [e for e in _walk(value) if isinstance(e, TensorLoad)]
+    if _split_periods(sch, loops, variables, extents, value):
+        return
+    loads = [e for e in walk(value) if isinstance(e, TensorLoad)]
     first = len(loops)
     while first > 0 and all(_lies_alike(load, variables[first - 1:], extents[first - 1:]) for load in loads):
         first -= 1
@@ -172,7 +175,7 @@ def _pointwise(sch: Any, name: str, block: Any, value: Any, lanes: int) -> None:
     extent = 1
     for e in extents[first:]:
         extent *= e
-    plain = not any(_is_call(e, "prim.if_then_else", "tirx.call_pure_extern") for e in _walk(value))
+    plain = not any(_is_call(e, "prim.if_then_else", "tirx.call_pure_extern") for e in walk(value))
     small = any(str(e.ty) == "bool" for e in (*loads, value))
     if plain and not small and extent % lanes == 0 and extent > lanes > 1:
         _outer, inner = sch.split(fused, [None, lanes])
@@ -180,7 +183,7 @@ def _pointwise(sch: Any, name: str, block: Any, value: Any, lanes: int) -> None:
 
 
 def _uses(e: Any, variables: list[Any]) -> bool:
-    return any(isinstance(x, tirx.Var) and any(x.same_as(v) for v in variables) for x in _walk(e))
+    return any(isinstance(x, tirx.Var) and any(x.same_as(v) for v in variables) for x in walk(e))
 
 
 def _lies_alike(load: Any, variables: list[Any], extents: list[int]) -> bool:
@@ -224,7 +227,7 @@ def _reduction(sch: Any, name: str, block: Any, value: Any, lanes: int) -> None:
         return
     spatial = [k for k, v in enumerate(block.iter_vars) if int(v.iter_type) != _REDUCE]
     reduce = [k for k, v in enumerate(block.iter_vars) if int(v.iter_type) == _REDUCE]
-    loads = [e for e in _walk(value) if isinstance(e, TensorLoad) and not e.source.same_as(block.writes[0].source)]
+    loads = [e for e in walk(value) if isinstance(e, TensorLoad) and not e.source.same_as(block.writes[0].source)]
     if not spatial:
         return
     column = spatial[-1]
