@@ -144,7 +144,8 @@ def _softmax(s: _Shape, x: Any) -> te.Tensor:
 
 def _attention(node: Node, tensors: Inputs) -> Tensors:
     s = _shape(node)
-    q, k, v, mask, past_key, past_value, lengths = [*tensors, *[None] * (7 - len(tensors))]
+    given: list[Any] = [*tensors, *[None] * (7 - len(tensors))]
+    q, k, v, mask, past_key, past_value, lengths = given
     keys, values = _cached(s, k, past_key, s.width), _cached(s, v, past_value, s.value_width)
     scores: Any = _scores(s, q, keys, real(node, "scale", 0.0) or 1 / sqrt(s.width))
     softcap = real(node, "softcap", 0.0)

@@ -32,7 +32,7 @@ def products(a: Matrix, b: Matrix, length: int, dtype: str, start: Callable[[Exp
     for first, count, height in _parts(a.rows, 4):
         # Sixteen vectors of 4 floats hold partial sums; the rest of NEON's 32 holds inputs.
         width = 2 if height == 4 else 4
-        vector = (16 if height == 1 else 8) if _has_vectors() else 1
+        vector = (16 if height == 1 else 8) if has_vectors() else 1
         while vector > length and vector > 1:
             vector //= 2
         for second, repeat, narrow in _parts(b.rows, width, width):
@@ -41,7 +41,7 @@ def products(a: Matrix, b: Matrix, length: int, dtype: str, start: Callable[[Exp
                       store)
 
 
-def _has_vectors() -> bool:
+def has_vectors() -> bool:
     """False only if a target is in force (TVM's `with target`) that states narrow registers."""
     target = tvm.target.Target.current(allow_none=True)
     return target is None or int(target.attrs.get("vector-width", 128)) >= 128

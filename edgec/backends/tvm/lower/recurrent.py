@@ -3,13 +3,14 @@
 Computes: for each direction, in chunks of steps: the products of the inputs with W at once, so that a row of W is
           loaded once per chunk; then step by step the products of the state with R, the activations, the new state.
 Layouts:  all tensors as ONNX has them; weights are read along their rows, so nothing is transposed. State and gates
-          lie in scratch rows whose length is a multiple of `_VECTOR`, so that activations work on whole vectors.
+          lie in scratch rows whose length is a multiple of the vector's, so that activations work on whole vectors.
 Source:   ONNX operators LSTM, GRU, RNN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,14 @@ from tvm.script.ir_builder import tirx as T
 
 from edgec.backends.tvm.lower import math
 from edgec.backends.tvm.lower.loops import Memory, fill, memory, read, write, written
-from edgec.backends.tvm.lower.products import Matrix, products
+from edgec.backends.tvm.lower.products import Matrix, has_vectors, products
 from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, dtype_name, integer, text
 from edgec.backends.tvm.lower.shapes import bind, constant, dtype_of, element, select
 from edgec.ir.graph import Node
 from edgec.kernels.emit import Expr, loop, vectorized
 
-_VECTOR = 8  # floats: two registers of NEON, one of AVX2
+_VECTOR = 8  # elements, where there are vectors: two registers of NEON, one of AVX2
+_H, _C, _EXTRA = range(3)  # rows of state: hidden, cell, and GRU's r * h or R_h h
 _CHUNK = 8  # rows of input that share a pass over W: each weight that was loaded is used 4 times, in 2 tiles
 
 
@@ -97,11 +99,12 @@ class _Shape:
     gates: int
     dtype: str
     batch_first: bool
+    vector: int
 
     @property
     def padded(self) -> int:
         """Length of a row of scratch."""
-        return -(-self.hidden // _VECTOR) * _VECTOR
+        return -(-self.hidden // self.vector) * self.vector
 
     @property
     def chunk(self) -> int:
@@ -122,14 +125,13 @@ class _Direction:
     def write(self, outputs: list[Memory]) -> None:
         """All steps; then the last state."""
         s = self._shape
-        self._h, self._c = (memory((s.batch, s.padded), s.dtype) for _ in range(2))
+        self._state = memory((3, s.batch, s.padded), s.dtype)
         self._gates = memory((s.chunk * s.batch, s.gates, s.padded), s.dtype)
-        self._extra = memory((s.batch, s.padded), s.dtype)  # GRU: r * h, or R_h h
-        for scratch in (self._gates, self._extra, self._h, self._c):
-            if s.padded != s.hidden or scratch in (self._h, self._c):
-                fill(scratch, constant(0, s.dtype))
-        self._start(self._h, self._given["h"])
-        self._start(self._c, self._given["c"])
+        fill(self._state, constant(0, s.dtype))
+        if s.padded != s.hidden:
+            fill(self._gates, constant(0, s.dtype))
+        self._start(_H, self._given["h"])
+        self._start(_C, self._given["c"])
         chunks = -(-s.steps // s.chunk)
         with loop(chunks) as number:
             first = number * s.chunk
@@ -141,18 +143,18 @@ class _Direction:
             else:
                 with loop(s.chunk) as step:
                     self._step(base, step, outputs[0])
-        for state, output in zip((self._h, self._c), outputs[1:], strict=False):
+        for state, output in zip((_H, _C), outputs[1:], strict=False):
             with loop(s.batch) as n, loop(s.hidden) as j:
-                write(output, read(state, n, j), *self._place(n), j)
+                write(output, read(self._state, state, n, j), *self._place(n), j)
 
     def _place(self, n: Expr) -> tuple[Expr, Expr]:
         return (n, self._index) if self._shape.batch_first else (self._index, n)
 
-    def _start(self, state: Memory, initial: Memory | None) -> None:
+    def _start(self, state: int, initial: Memory | None) -> None:
         s = self._shape
         if initial is not None:
             with loop(s.batch) as n, loop(s.hidden) as j:
-                write(state, read(initial, *self._place(n), j), n, j)
+                write(self._state, read(initial, *self._place(n), j), state, n, j)
 
     def _time(self, step: Expr) -> Expr:
         backward = self._shape.steps - 1 - step
@@ -193,11 +195,11 @@ class _Direction:
                      Matrix(s.hidden, lambda j, k: read(given["w"], self._index, gate * s.hidden + j, k)), s.inputs,
                      s.dtype, start(gate), lambda row, j, value: write(self._gates, value, row, gate, j))
 
-    def _recur(self, state: Memory, gate: Expr, start: Callable[[Expr, Expr], Expr],
+    def _recur(self, state: int, gate: Expr, start: Callable[[Expr, Expr], Expr],
                store: Callable[[Expr, Expr, Expr], None]) -> None:
         """store(n, j, start(n, j) + row j of the gate's R times state[n])."""
         s, r = self._shape, self._given["r"]
-        products(Matrix(s.batch, lambda n, k: read(state, n, k)),
+        products(Matrix(s.batch, lambda n, k: read(self._state, state, n, k)),
                  Matrix(s.hidden, lambda j, k: read(r, self._index, gate * s.hidden + j, k)), s.hidden, s.dtype,
                  start, store)
 
@@ -205,46 +207,47 @@ class _Direction:
         s = self._shape
         first = step * s.batch  # the row of sample 0
 
-        def add(state: Memory, gate: Expr) -> None:
+        def add(state: int, gate: Expr) -> None:
             self._recur(state, gate, lambda n, j: read(self._gates, first + n, gate, j),
                         lambda n, j, value: write(self._gates, value, first + n, gate, j))
 
         with loop(2 if self._node.op == "GRU" else s.gates) as gate:
-            add(self._h, gate)
+            add(_H, gate)
         if self._node.op == "GRU":
             self._reset(first, add)
         self._each_vector(lambda n, j: self._update(first, n, j))
         time = self._time(base + step)
         with loop(s.batch) as n, loop(s.hidden) as j:
             place = (n, time, self._index) if s.batch_first else (time, self._index, n)
-            write(y, read(self._h, n, j), *place, j)
+            write(y, read(self._state, _H, n, j), *place, j)
 
-    def _reset(self, first: Expr, add: Callable[[Memory, Expr], None]) -> None:
+    def _reset(self, first: Expr, add: Callable[[int, Expr], None]) -> None:
         """GRU's reset gate, and the products of the new state's gate."""
         s = self._shape
         if self._late_reset:
             bias = self._given["b"]
-            self._recur(self._h, 2,
+            self._recur(_H, 2,
                         lambda _n, j: constant(0, s.dtype) if bias is None else self._bias(2, j, True),
-                        lambda n, j, value: write(self._extra, value, n, j))
+                        lambda n, j, value: write(self._state, value, _EXTRA, n, j))
 
         def reset(n: Expr, j: Expr) -> None:
             row = first + n
             self._activate(0, row, 1, j)
             r = read(self._gates, row, 1, j)
             if self._late_reset:
-                write(self._gates, read(self._gates, row, 2, j) + r * read(self._extra, n, j), row, 2, j)
+                write(self._gates, read(self._gates, row, 2, j) + r * read(self._state, _EXTRA, n, j), row, 2, j)
             else:
-                write(self._extra, r * read(self._h, n, j), n, j)
+                write(self._state, r * read(self._state, _H, n, j), _EXTRA, n, j)
 
         self._each_vector(reset)
         if not self._late_reset:
-            add(self._extra, 2)
+            add(_EXTRA, 2)
 
     def _each_vector(self, body: Callable[[Expr, Expr], None]) -> None:
         s = self._shape
-        with loop(s.batch) as n, loop(s.padded // _VECTOR) as block, vectorized(_VECTOR) as lane:
-            body(n, block * _VECTOR + lane)
+        lanes = vectorized(s.vector) if s.vector > 1 else nullcontext(0)
+        with loop(s.batch) as n, loop(s.padded // s.vector) as block, lanes as lane:
+            body(n, block * s.vector + lane)
 
     def _activate(self, function: int, row: Expr, gate: int, j: Expr) -> None:
         """gates[row, gate, j] = activation of itself, in statements of its own: TVM is slow on long expressions."""
@@ -264,27 +267,27 @@ class _Direction:
 
         if self._node.op == "RNN":
             self._activate(0, row, 0, j)
-            write(self._h, gate(0), n, j)
+            write(self._state, gate(0), _H, n, j)
         elif self._node.op == "GRU":
             self._activate(0, row, 0, j)
             self._activate(1, row, 2, j)
-            write(self._h, (one - gate(0)) * gate(2) + gate(0) * read(self._h, n, j), n, j)
+            write(self._state, (one - gate(0)) * gate(2) + gate(0) * read(self._state, _H, n, j), _H, n, j)
         else:
             self._peep((0, 2), row, n, j)
             for function, index in ((0, 0), (0, 2), (1, 3)):
                 self._activate(function, row, index, j)
             forget = one - gate(0) if integer(self._node, "input_forget", 0) else gate(2)
-            write(self._c, forget * read(self._c, n, j) + gate(0) * gate(3), n, j)
+            write(self._state, forget * read(self._state, _C, n, j) + gate(0) * gate(3), _C, n, j)
             self._peep((1,), row, n, j)
             self._activate(0, row, 1, j)
-            write(self._h, element(lambda: gate(1) * self._functions[2](read(self._c, n, j))), n, j)
+            write(self._state, element(lambda: gate(1) * self._functions[2](read(self._state, _C, n, j))), _H, n, j)
 
     def _peep(self, gates: tuple[int, ...], row: Expr, n: Expr, j: Expr) -> None:
         """Add the cell's share to gates (i, o, f). Lanes beyond the hidden size are nobody's."""
         s, p = self._shape, self._given["p"]
         inside = j if s.padded == s.hidden else tirx.min(j, tirx.const(s.hidden - 1, "int32"))
         for gate in gates if p is not None else ():
-            share = read(p, self._index, gate * s.hidden + inside) * read(self._c, n, j)
+            share = read(p, self._index, gate * s.hidden + inside) * read(self._state, _C, n, j)
             write(self._gates, read(self._gates, row, gate, j) + share, row, gate, j)
 
 
@@ -297,7 +300,8 @@ def _shape(node: Node) -> _Shape:
     x, r = node.operand(0), node.operand(2)
     batch_first = bool(integer(node, "layout", 0))
     batch, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
-    return _Shape(steps, batch, x.shape[2], r.shape[2], _GATES[node.op], dtype_name(x.dtype), batch_first)
+    return _Shape(steps, batch, x.shape[2], r.shape[2], _GATES[node.op], dtype_name(x.dtype), batch_first,
+                  _VECTOR if has_vectors() else 1)
 
 
 def _compute(node: Node, tensors: Inputs) -> Tensors:

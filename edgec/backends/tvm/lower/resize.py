@@ -53,7 +53,7 @@ class _Axis:
     @property
     def taps(self) -> int:
         """Source elements per output element."""
-        return self.sources.shape[1]
+        return int(self.sources.shape[1])
 
     @property
     def is_choice(self) -> bool:
@@ -93,8 +93,8 @@ def _linear(ratio: np.ndarray, scale: float, antialias: bool) -> np.ndarray:
         return np.stack([1 - ratio, ratio], 1)
     scale = min(scale, 1.0)
     start = int(np.floor(-1 / scale) + 1)
-    weights = np.clip(1 - abs((np.arange(start, 2 - start) - ratio[:, None]) * scale), 0, 1)
-    return weights / weights.sum(1, keepdims=True)
+    weights: np.ndarray = np.clip(1 - abs((np.arange(start, 2 - start) - ratio[:, None]) * scale), 0, 1)
+    return np.asarray(weights / weights.sum(1, keepdims=True))
 
 
 def _cubic(ratio: np.ndarray, scale: float, antialias: bool, a: float) -> np.ndarray:
@@ -103,16 +103,19 @@ def _cubic(ratio: np.ndarray, scale: float, antialias: bool, a: float) -> np.nda
     x = abs(scale * (np.arange(start, 2 - start) - ratio[:, None]))
     near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
     weights = np.where(x <= 1, near, np.where(x < 2, far, 0.0))
-    return weights / weights.sum(1, keepdims=True) if antialias else weights
+    return np.asarray(weights / weights.sum(1, keepdims=True) if antialias else weights)
 
 
 def _first_source(position: np.ndarray, taps: int) -> np.ndarray:
     """The first of the `taps` elements nearest to a position; of two that are equally near, the left one."""
-    whole = np.floor(position).astype(np.int64)
+    whole: np.ndarray = np.floor(position).astype(np.int64)
     fraction = position - whole
     if taps % 2 == 0:
-        return whole + np.where(fraction == 0, -(taps // 2), 1 - taps // 2)
-    return whole - (taps - 1) // 2 + (fraction > 0.5)
+        offset = np.where(fraction == 0, -(taps // 2), 1 - taps // 2)
+    else:
+        offset = (fraction > 0.5) - (taps - 1) // 2
+    first: np.ndarray = whole + offset
+    return first
 
 
 def _axis_tables(node: Node, axis: int, out: int, extent: int, scale: float, roi: tuple[float, float]) -> _Axis:
