@@ -2,6 +2,8 @@
 
 Tolerance: per output, 1e-4 of the largest magnitude of the reference (never below a few units of its own type);
 0 for integers, booleans and strings. A NaN must meet a NaN, an infinity the same infinity.
+Some models magnify rounding on some inputs so much that two correct float32 engines differ by more. So the reference is
+held against the model in double precision, and an engine may always be off by four times the reference's own error.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ from urllib.parse import quote
 import numpy as np
 
 from edgec.errors import UserError
+from edgec.ir.double import in_double_precision
 from edgec.ir.graph import Graph, Value
 from edgec.ir.types import DType, TensorType
 
 RELATIVE = 1e-4  # of the largest magnitude of an output
 _ABSOLUTE = 1e-8  # keeps outputs that are zero up to rounding from failing
+_OF_REFERENCE = 4  # times the reference's own rounding error; a weight that is wrong costs a hundred times it
+_DOUBLE_MACS = 4 << 30  # multiply-adds that may be spent on double precision: about 10 s
 _UNITS = 4  # units in the last place that a 16-bit output may be off
 _FREE_INTEGERS = 10  # integers of no known range are drawn below this
 _NPZ_LIMIT = 4 << 30  # bytes, unpacked
@@ -141,7 +146,36 @@ def make_golden(graph: Graph, original: bytes, *, given: Path | None = None, sam
             raise UserError("the model fails on random inputs", where=error.where,
                             hint="give it real ones with --golden FILE.npz (one array per input name)") from error
         raise
-    return Golden(tuple(feeds), tuple(outputs), {n: _tolerance([o[n] for o in outputs]) for n in names})
+    rounding = reference_error(graph, feeds, outputs)
+    return Golden(tuple(feeds), tuple(outputs), {
+        n: max(_tolerance([o[n] for o in outputs]), _OF_REFERENCE * rounding.get(n, 0.0)) for n in names})
+
+
+def reference_error(graph: Graph, feeds: Sequence[Arrays], outputs: Sequence[Arrays]) -> dict[str, float]:
+    """How far the float32 outputs are from those of `graph` in double precision, at the worst of all samples.
+
+    Empty where that is not known: nothing to gain (no float32 output), a model too large to compute slowly, a quantized
+    graph, or an op without reference. Samples after the first are left out once `_DOUBLE_MACS` are spent.
+    """
+    from edgec.ir.interpret import interpret
+    from edgec.ops import table
+
+    names = [v.name for v in graph.outputs if v.dtype is DType.FLOAT32]
+    cost = sum(table.macs(node) for node in graph.nodes)
+    errors: dict[str, float] = {}
+    if not names or cost > _DOUBLE_MACS:
+        return errors
+    try:
+        twin = in_double_precision(graph)
+        for sample, expected in list(zip(feeds, outputs, strict=True))[:max(1, _DOUBLE_MACS // max(cost, 1))]:
+            exact = interpret(twin, {v.name: sample[v.name].astype(v.dtype.numpy) for v in twin.inputs})
+            for name in names:
+                error = difference(expected[name], exact[name])
+                if np.isfinite(error):
+                    errors[name] = max(error, errors.get(name, 0.0))
+    except (NotImplementedError, ValueError):
+        return {}
+    return errors
 
 
 def _tolerance(references: Sequence[np.ndarray]) -> float:
@@ -220,7 +254,8 @@ def _default(schema: Any, name: str) -> int | None:
 
 
 def read_inputs(path: Path, inputs: Sequence[Value]) -> list[Arrays]:
-    """Samples from a .npz: one array per input name, in the input's shape, or several along one more leading axis.
+    """Samples from a .npz: one array per input name, in the input's shape; several lie along one more leading axis, or
+    along the first where the input has a batch of 1.
 
     Raises UserError for a missing or unknown name, a shape that does not fit, a dtype that would lose values, or
     counts that differ.
@@ -238,10 +273,11 @@ def read_inputs(path: Path, inputs: Sequence[Value]) -> list[Arrays]:
         if not np.can_cast(array.dtype, value.dtype.numpy, "same_kind"):
             raise UserError(f"{value.name} has dtype {array.dtype}", where=str(path), expected=wanted)
         if array.ndim == len(shape):
-            array = array[np.newaxis]
+            batched = shape[:1] == (1,) and len(array) != 1
+            array = array[:, np.newaxis] if batched else array[np.newaxis]
         if array.ndim != len(shape) + 1 or any(w not in (None, h) for w, h in zip(shape, array.shape[1:], strict=True)):
             raise UserError(f"{value.name} has shape {list(arrays[value.name].shape)}", where=str(path),
-                            expected=f"{wanted}, or several samples along one more leading axis")
+                            expected=f"{wanted}, or several such samples along a leading axis")
         stacked[value.name] = array.astype(value.dtype.numpy)
     counts = {len(a) for a in stacked.values()}
     if len(counts) > 1 or 0 in counts:

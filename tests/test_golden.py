@@ -149,6 +149,14 @@ def test_read_inputs_splits_samples_when_there_is_one_more_axis(tmp_path):
     assert samples[1]["x"][0, 0] == 14
 
 
+def test_read_inputs_splits_the_batch_when_the_input_has_one_of_one(tmp_path):
+    array = np.arange(5 * 4 * 9 * 7, dtype=np.float32).reshape(5, 4, 9, 7)
+    np.savez(tmp_path / "x.npz", x=array)
+    samples = read_inputs(tmp_path / "x.npz", BLOCKS["depthwise_separable"]().inputs)  # x [1, 4, 9, 7]
+    np.testing.assert_array_equal(np.concatenate([s["x"] for s in samples]), array)
+    assert len(samples) == 5
+
+
 @pytest.mark.parametrize(("arrays", "message"), [
     ({"a": np.ones((2, 7)), "b": np.ones(1)}, "are called a, b"), ({"x": np.ones((2, 8))}, r"shape \[2, 8\]"),
     ({"x": np.ones((0, 2, 7))}, "or none"), ({"x": np.ones((2, 7), complex)}, "dtype complex128"),
@@ -157,3 +165,13 @@ def test_read_inputs_refuses_when_arrays_do_not_fit(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(UserError, match=message):
         read_inputs(tmp_path / "x.npz", BLOCKS["mlp"]().inputs)
+
+
+def test_make_golden_allows_rounding_error_when_model_magnifies_it():
+    b = Builder()
+    large = np.float32(3e4)
+    graph = b.output(b("Sub", b("Add", b.input("x", 64), large), large))  # x, rounded to 1/512
+    golden = golden_of(graph)
+    (name,) = golden.tolerance
+    worst = max(np.abs(o[name] - i["x"]).max() for i, o in zip(golden.inputs, golden.outputs, strict=True))
+    assert golden.tolerance[name] == pytest.approx(4 * worst, rel=1e-3)
