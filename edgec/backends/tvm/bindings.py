@@ -179,6 +179,9 @@ class _Hoist:
             return self.loads.get(e, e)
         if isinstance(e, prim.Let):
             value = self.visit(e.value)
+            if str(e.var.ty) == "bool":  # a flag in memory is a byte, and a vector of flags is none
+                self.loads[e.var] = value
+                return self.visit(e.body)
             lanes, lane = self.place
             scalar = tirx.decl_buffer((lanes,), str(e.var.ty), f"t{len(self.scalars)}", scope="local")
             self.stores.append(tirx.BufferStore(scalar, value, [lane]))

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import tvm
+from edgec.kernels.program import Constant, Input, Output, TensorProgram
 
 from edgec.backends.tvm import compose
 from edgec.backends.tvm.lower import lower, refuse
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType, TensorType
-from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.ops.semantics import evaluate, make_node
 from edgec.plan.plan import Kernel
 from edgec.target import Cpu, Target
@@ -31,14 +31,14 @@ def kernel_of(nodes: Sequence[Node], outputs: Sequence[Value] = ()) -> Kernel:
     """One kernel of all nodes; its outputs are those of the last node."""
     inside = {id(v) for n in nodes for v in n.outputs}
     read = {id(v): v for n in nodes for v in n.input_values if id(v) not in inside}.values()
-    return Kernel("k", list(nodes), None, [v for v in read if v.const is None], [v for v in read if v.const is not None],
-                  list(outputs or nodes[-1].outputs))
+    return Kernel("k", list(nodes), None, [v for v in read if v.const is None],
+                  [v for v in read if v.const is not None], list(outputs or nodes[-1].outputs))
 
 
 def compile_programs(programs: Sequence[TensorProgram]) -> Any:
     """All programs as one library for this machine, functions f0, f1, ..."""
-    return tvm.compile(tvm.IRModule({f"f{i}": p.func.with_attr("global_symbol", f"f{i}") for i, p in enumerate(programs)}),
-                       target="llvm")
+    functions = {f"f{i}": p.func.with_attr("global_symbol", f"f{i}") for i, p in enumerate(programs)}
+    return tvm.compile(tvm.IRModule(functions), target="llvm")
 
 
 def call(library: Any, index: int, program: TensorProgram, feeds: Mapping[int, np.ndarray],
@@ -68,7 +68,7 @@ def case(op: str, *arrays: Any, constants: Sequence[int] = (), **attributes: Any
 
 
 def check(cases: Sequence[Case], tolerance: float = 1e-6) -> None:
-    """Assert that every node, built by compose, computes what onnx's reference does (relative to the largest number)."""
+    """Assert that every node, built by compose, computes what onnx's reference does, relative to the largest number."""
     nodes, programs, fed = [], [], []
     for op, arrays, attributes, constants in cases:
         graph, values, feeds = Graph(), [], {}
@@ -95,6 +95,7 @@ def check(cases: Sequence[Case], tolerance: float = 1e-6) -> None:
             assert got.dtype == want.dtype, message
             if want.dtype.kind == "f":
                 finite = np.abs(want[np.isfinite(want)])
-                np.testing.assert_allclose(got, want, tolerance, tolerance * float(finite.max(initial=0)), err_msg=message)
+                small = tolerance * float(finite.max(initial=0))
+                np.testing.assert_allclose(got, want, tolerance, small, err_msg=message)
             else:
                 np.testing.assert_array_equal(got, want, message)
