@@ -221,14 +221,12 @@ class _Writer:
                 self._tile(t, row + tile * rows, rows, first, vectors, last, weight)
 
     def _pack(self, t: Expr, first: Expr, vectors: int, last: int) -> None:
-        """Copy one tile of columns of a computed b, with zeros beyond n."""
+        """Copy one tile of columns of a computed b; what lies beyond n is multiplied too, but never stored."""
         lanes_, batch = self.cpu.lanes, 0 if self.b.shape[0] == 1 else t
         with loop(self.size.k) as k:
             for v in range(vectors):
                 count = last if v == vectors - 1 else lanes_
                 start = (k * vectors + v) * lanes_
-                if count < lanes_:
-                    store(self.panel, splat(0, lanes_), lanes(start, lanes_))
                 store(self.panel, load(self.b, batch, k, lanes((first + v) * lanes_, count)), lanes(start, count))
 
     def _tile(self, t: Expr, row: Expr, rows: int, first: Expr, vectors: int, last: int,
