@@ -49,7 +49,7 @@ PIPELINE: tuple[Stage, ...] = (
     Stage("clean", (eliminate_dead, fold_constants, eliminate_identity, eliminate_common), _ROUNDS),
     Stage("recognise", (recognise_layernorm, recognise_gelu, recognise_silu, recognise_hardswish,
                         recognise_softplus_mish)),
-    Stage("convert", (convert_functions, fold_constants, convert_gather, convert_gemm, convert_arithmetic)),
+    Stage("convert", (convert_functions, fold_constants, convert_gather, convert_gemm, convert_arithmetic), _ROUNDS),
     Stage("fold", (fold_constants, eliminate_transposes, eliminate_reshapes, fold_batch_norm, fold_affine, fold_pad,
                    convert_pool, eliminate_identity, eliminate_common, eliminate_dead), _ROUNDS),
 )

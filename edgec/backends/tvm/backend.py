@@ -126,7 +126,7 @@ def _refuse_value(value: Value) -> tuple[str, str] | None:
         return "tvm.dynamic", f"the shape of {value.name} {kind} depends on data"
     if kind.dtype not in entry.DTYPES:
         return "tvm.dtype", f"{value.name} has elements of type {kind.dtype.name.lower()}"
-    if kind.size == 0:
+    if kind.size == 0 and value.const is None:  # an empty parameter, such as no axes, is not read at run time
         return "tvm.empty", f"{value.name} {kind} has no elements"
     if value.quant is not None:
         return "tvm.quant", f"{value.name} is quantized, and this engine computes in floating point"

@@ -1,0 +1,80 @@
+"""ONNX's own node tests on the CPU engine: a sample in every run, all of them with `-m slow`."""
+
+import importlib.machinery
+import importlib.util
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NATIVE_FLOOR = 0.80  # of the tests within the purpose of the engine; raise it when docs/cpu-ops.md says more
+SAMPLE = (
+    "add", "add_bcast", "argmax_keepdims_example", "averagepool_2d_ceil", "basic_conv_with_padding",
+    "batchnorm_epsilon", "clip_default_inbounds", "concat_2d_axis_1", "conv_with_strides_no_padding",
+    "convtranspose_pads", "cumsum_1d_reverse", "depthtospace_crd_mode_example", "div_int32_trunc", "equal", "erf",
+    "expand_dim_changed", "flatten_axis2", "gelu_tanh_1", "gemm_all_attributes", "globalaveragepool",
+    "instancenorm_example", "layer_normalization_3d_axis1_epsilon", "leakyrelu", "matmul_3d",
+    "maxpool_2d_dilations", "mod_mixed_sign_int64", "pow_types_float32_int64", "reduce_log_sum_exp_keepdims_random",
+    "reflect_pad", "relu", "reshape_negative_dim", "shrink_hard", "slice_negative_axes", "softmax_axis_1",
+    "softplus", "split_equal_parts_2d", "tile", "transpose_all_permutations_3", "where_example", "xor_bcast3v1d",
+)
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader("onnx_coverage", str(ROOT / "tools" / "onnx_coverage"))
+    spec = importlib.util.spec_from_loader("onnx_coverage", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["onnx_coverage"] = module
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def cases(tool: ModuleType):
+    return tool.load_cases()
+
+
+def test_sample_runs_natively(tool: ModuleType, cases) -> None:
+    every, single = cases
+    chosen = [c for c in every if c.name.removeprefix("test_") in SAMPLE]
+    assert len(chosen) == len(SAMPLE), set(SAMPLE) - {c.name.removeprefix("test_") for c in chosen}
+    results = tool.coverage(chosen, single)
+    assert [r for r in results if r.outcome not in ("native", "folded")] == []
+
+
+def test_wrong_number_counts_as_wrong(tool: ModuleType, cases) -> None:
+    every, single = cases
+    case = next(c for c in every if c.name == "test_relu")
+    inputs, outputs = case.data_sets[0]
+    broken = case._replace(data_sets=[(inputs, [outputs[0] + 1])])
+    assert [r.outcome for r in tool.coverage([broken], single)] == ["wrong"]
+
+
+def test_page_states_every_op_once(tool: ModuleType) -> None:
+    results = [tool.Result("test_a", "Add", "native"), tool.Result("test_b", "Add", "fallback", "why [x.y]"),
+               tool.Result("test_c", "Loop", "outside", "control flow")]
+    text = tool.page(results)
+    assert "| Add | 2 | 1 | 0 | 1 | why [x.y] (1) |" in text
+    assert "| control flow | 1 |" in text
+    assert tool.native_share(results) == 0.5
+
+
+def test_documented_share_is_above_the_floor() -> None:
+    share = re.search(r"Native: ([\d.]+) %", (ROOT / "docs" / "cpu-ops.md").read_text(encoding="utf-8"))
+    assert share is not None
+    assert float(share[1]) >= 100 * NATIVE_FLOOR
+
+
+@pytest.mark.slow
+def test_all_node_tests(tool: ModuleType, cases) -> None:
+    every, single = cases
+    results = tool.coverage(every, single)
+    assert [r for r in results if r.outcome == "wrong"] == []
+    assert all(r.reason for r in results if r.outcome == "fallback")
+    assert tool.native_share(results) >= NATIVE_FLOOR, Counter(r.outcome for r in results)
