@@ -88,7 +88,7 @@ def _read_by_loops(sch: Any) -> list[Any]:
     for rv in sch.get_child_blocks(sch.get_sblock("root")):
         block = sch.get(rv)
         if _value(block) is None:
-            tvm_ffi.structuralwalk(block.body, (TensorLoad, lambda load: buffers.append(load.source)), order="pre")
+            tvm_ffi.structural_walk(block.body, (TensorLoad, lambda load: buffers.append(load.source)), order="pre")
     return buffers
 
 
