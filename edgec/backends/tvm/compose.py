@@ -170,7 +170,7 @@ def _blocked(array: np.ndarray, rank: int, block: int) -> np.ndarray:
     full: Any = array.reshape((1,) * (rank - array.ndim) + array.shape)
     channels = full.shape[1]
     if channels == 1:
-        return full.reshape((*full.shape, 1))
+        return np.asarray(full.reshape((*full.shape, 1)))
     blocks = -(-channels // block)
     padded = np.zeros((full.shape[0], blocks * block, *full.shape[2:]), full.dtype)
     padded[:, :channels] = full
