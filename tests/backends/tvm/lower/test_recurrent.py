@@ -167,3 +167,21 @@ def test_recurrent_takes_full_sequences_only(lengths, constant, rule):
 def test_recurrent_refuses_unknown_activation():
     reason = LOWERINGS["RNN"].refuse(case("RNN", activations=("Swish",)).node())
     assert reason == ("tvm.no_lowering", "RNN has no activation swish")
+
+
+def test_loops_read_what_pointwise_nodes_before_them_compute():
+    from edgec.backends.tvm import compose
+    from edgec.backends.tvm.lower import lower
+    from edgec.ir.graph import Graph, Value
+    from edgec.ops.semantics import evaluate, make_node
+    from tests.backends.tvm import composed
+
+    x, w, r = floats(3, 2, 16), floats(1, 9, 16), floats(1, 9, 9)
+    graph = Graph()
+    fed = composed.feed(graph, x)
+    doubled = make_node(graph, "Add", [fed, fed])
+    cell = make_node(graph, "RNN", [doubled.outputs[0], Value.constant("w", w), Value.constant("r", r)],
+                     {"hidden_size": 9})
+    program = compose.build(composed.kernel_of([doubled, cell]), composed.TARGET, lower)
+    (answer,) = composed.call(composed.compile_programs([program]), 0, program, {id(fed): x})
+    np.testing.assert_allclose(answer, evaluate(cell, [x + x, w, r])[0], 2e-5, 2e-5)
