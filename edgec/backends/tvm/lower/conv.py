@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 from tvm import te, tirx
 
+from edgec.backends.tvm.lower.quantize import saturated
 from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integer, integers, text
 from edgec.backends.tvm.lower.shapes import Expr, constant, dtype_of, pad
 from edgec.ir.graph import Node
@@ -143,6 +145,13 @@ def _refuse_window(node: Node) -> Reason | None:
     return None
 
 
+def _refuse_quantized_window(node: Node) -> Reason | None:
+    weight = node.operand(3)
+    if not 3 <= weight.type.rank <= 5:
+        return "conv.rank", f"a window of {weight.type.rank - 2} axes; 1 to 3 are supported"
+    return ("conv.empty", "the weight has no elements") if weight.type.size == 0 else None
+
+
 def _col2im(node: Node, tensors: Inputs) -> Tensors:
     """Sum of all columns' elements that fall on a pixel: x [N, C * prod(block), L] -> [N, C, image...]."""
     x = tensors[0]
@@ -172,8 +181,54 @@ def _col2im(node: Node, tensors: Inputs) -> Tensors:
     return [te.compute(node.outputs[0].shape, body, "col2im")]
 
 
+def _centered(x: Any, zero: Any | None, name: str) -> te.Tensor:
+    """X - zero as int32. zero: one number, or one per index of axis 0."""
+    if zero is None:
+        return te.compute(x.shape, lambda *i: x(*i).astype("int32"), name)
+    return te.compute(x.shape, lambda *i: x(*i).astype("int32") - per_index(zero, i[0]).astype("int32"), name)
+
+
+def per_index(tensor: Any, index: Expr) -> Expr:
+    """Element `index` of a vector, or the one element of a tensor."""
+    shape = extents(tensor)
+    return tensor(*[0 if d == 1 else index for d in shape])
+
+
+def _integer_sums(node: Node, x: Any, x_zero: Any | None, w: Any, w_zero: Any | None) -> te.Tensor:
+    """The convolution of the numbers without their zero points, in int32; so the padding counts as 0."""
+    window = list(extents(w)[2:])
+    ones = [1] * len(window)
+    dilations, out = integers(node, "dilations") or ones, node.outputs[0].shape
+    pads = padding(node, list(extents(x)[2:]), list(out[2:]), [(k - 1) * d + 1 for k, d in
+                                                              zip(window, dilations, strict=True)])
+    return convolve(_centered(x, x_zero, "centered"), _centered(w, w_zero, "weights"), out,
+                    strides=integers(node, "strides") or ones, dilations=dilations, pads=pads,
+                    group=integer(node, "group", 1), accumulator="int32")
+
+
+def _conv_integer(node: Node, tensors: Inputs) -> Tensors:
+    x, w, x_zero, w_zero = [*tensors, None, None][:4]
+    return [_integer_sums(node, x, x_zero, w, w_zero)]
+
+
+def _qlinear_conv(node: Node, tensors: Inputs) -> Tensors:
+    """saturate(round(sums * (x_scale * w_scale / y_scale)) + y_zero); scales of w may be one per filter."""
+    given: list[Any] = [*tensors, None]
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias = given[:9]
+    sums: Any = add_channel(_integer_sums(node, x, x_zero, w, w_zero), bias)
+
+    def body(*index: Expr) -> Expr:
+        factor = per_index(x_scale, 0) * per_index(w_scale, index[1]) / per_index(y_scale, 0)
+        steps = tirx.nearbyint(sums(*index).astype("float32") * factor) + per_index(y_zero, 0).astype("float32")
+        return saturated(steps, dtype_of(y_zero))
+
+    return [te.compute(sums.shape, body, "qlinear_conv")]
+
+
 LOWERINGS: dict[str, Lowering] = {
     "Conv": Lowering(_conv, _refuse_window),
+    "ConvInteger": Lowering(_conv_integer, _refuse_window),
+    "QLinearConv": Lowering(_qlinear_conv, _refuse_quantized_window),
     "ConvTranspose": Lowering(_conv_transpose, _refuse_window),
     "Col2Im": Lowering(_col2im),
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from tvm import te
+from typing import Any
 
+from tvm import te, tirx
+
+from edgec.backends.tvm.lower.quantize import saturated
 from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integer, real, text
 from edgec.backends.tvm.lower.shapes import SUM, Expr, at, constant, dtype_of, reduced
 from edgec.ir.graph import Node
@@ -50,6 +53,22 @@ def _matmul_integer(node: Node, tensors: Inputs) -> Tensors:
     a, b, *zeros = tensors
     zeros = [*zeros, None, None]
     return [product(a, b, node.outputs[0].shape, "int32", shift_a=zeros[0], shift_b=zeros[1])]
+
+
+def _qlinear_matmul(node: Node, tensors: Inputs) -> Tensors:
+    """saturate(round(sums * (a_scale * b_scale / y_scale)) + y_zero). A scale: one number, or one per row or column."""
+    given: list[Any] = list(tensors)
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = given
+    sums: Any = product(a, b, node.outputs[0].shape, "int32", shift_a=a_zero, shift_b=b_zero)
+    row, column = len(extents(a)) > 1, len(extents(b)) > 1
+
+    def body(*index: Expr) -> Expr:
+        i, j = index[-1 - column] if row else 0, index[-1] if column else 0
+        factor = _shift(a_scale, i) * _shift(b_scale, j) / _shift(y_scale, i)
+        steps = tirx.nearbyint(sums(*index).astype("float32") * factor) + _shift(y_zero, i).astype("float32")
+        return saturated(steps, dtype_of(y_zero))
+
+    return [te.compute(sums.shape, body, "qlinear_matmul")]
 
 
 def _gemm(node: Node, tensors: Inputs) -> Tensors:
@@ -132,9 +151,20 @@ def _refuse_empty(node: Node) -> Reason | None:
     return None
 
 
+def _refuse_quantized(node: Node) -> Reason | None:
+    for value in (*node.inputs[1:3], *node.inputs[4:8]):
+        if value is not None and value.type.rank > 1:
+            return "tvm.no_lowering", f"{value.name} of QLinearMatMul has {value.type.rank} axes"
+    for value in (*node.inputs[1:2], *node.inputs[4:5], *node.inputs[6:7]):
+        if value is not None and value.dtype.value != "float32":
+            return "tvm.dtype", f"{value.name} of QLinearMatMul has element type {value.dtype.value}"
+    return _refuse_empty(node)
+
+
 LOWERINGS: dict[str, Lowering] = {
     "MatMul": Lowering(_matmul, _refuse_empty),
     "MatMulInteger": Lowering(_matmul_integer, _refuse_empty),
+    "QLinearMatMul": Lowering(_qlinear_matmul, _refuse_quantized),
     "Gemm": Lowering(_gemm, _refuse_empty),
     "Einsum": Lowering(_einsum, _refuse_empty),
 }
