@@ -1,0 +1,204 @@
+"""What spoils calibration data: pure functions on arrays that return findings, each with advice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgec.calibrate.convergence import Curve, enough
+from edgec.errors import UserError
+
+MINIMUM = 32  # samples; fewer leave the tails of activations to chance; a Curve says it better where there is one
+_NAMED = 5  # indices that a message lists
+_SLACK = 0.01  # of the expected range: resampling may overshoot a little, and means are rounded
+_NARROW = 0.1  # of the expected range: real photographs fill more, data scaled twice by 1/255 fill 0.004
+
+
+@dataclass(frozen=True)
+class Finding:
+    """rule: short stable key such as `data.constant`; text: what is wrong; advice: what to do."""
+
+    rule: str
+    text: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """The stated preprocessing of numbers. raw: their range in the file; mean, std: one for all channels, or one each.
+
+    Formula: (x * scale - mean) / std
+    """
+
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    raw: tuple[float, float] = (0.0, 255.0)
+
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """The smallest and the largest number that can come out, per channel."""
+        mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
+        ends = [(end * self.scale - mean) / std for end in self.raw]
+        return np.minimum(*ends), np.maximum(*ends)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the linter keeps of the samples: a few numbers of each, never the sample.
+
+    constant, not_finite: indices of samples; low, high: per channel, float64, of the finite samples.
+    """
+
+    fingerprints: tuple[bytes, ...] = ()
+    constant: tuple[int, ...] = ()
+    not_finite: tuple[int, ...] = ()
+    low: np.ndarray = field(default_factory=lambda: np.array([np.inf]))
+    high: np.ndarray = field(default_factory=lambda: np.array([-np.inf]))
+
+
+def fingerprint(sample: np.ndarray) -> bytes:
+    """16 bytes that are equal for samples of the same type, shape and numbers, and differ otherwise."""
+    digest = hashlib.blake2b(f"{sample.dtype.name}{sample.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(sample).reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def survey(samples: Iterable[np.ndarray], *, channel_axis: int | None = None) -> Survey:
+    """Looks at every sample once. channel_axis: of one sample; None: one range for all channels.
+
+    Raises: UserError if the number of channels is not the same in all samples.
+    """
+    prints: list[bytes] = []
+    constant: list[int] = []
+    broken: list[int] = []
+    ranges: list[tuple[np.ndarray, np.ndarray]] = []
+    for index, sample in enumerate(samples):
+        prints.append(fingerprint(sample))
+        if not np.isfinite(sample).all():
+            broken.append(index)
+        elif sample.size:
+            channels = 1 if channel_axis is None else sample.shape[channel_axis]
+            rows = np.moveaxis(sample, channel_axis or 0, 0).reshape(channels, -1)
+            low, high = rows.min(axis=1).astype(np.float64), rows.max(axis=1).astype(np.float64)
+            if low.min() == high.max():
+                constant.append(index)
+            if ranges and ranges[0][0].size != channels:
+                raise UserError(f"sample {index} has {channels} channels, earlier ones {ranges[0][0].size}",
+                                expected="samples of one shape", hint="convert all samples to the model's input shape")
+            ranges = [(np.minimum(low, ranges[0][0]), np.maximum(high, ranges[0][1]))] if ranges else [(low, high)]
+    return Survey(tuple(prints), tuple(constant), tuple(broken), *(ranges[0] if ranges else ()))
+
+
+def lint(found: Survey, *, normalization: Normalization | None = None, labels: Sequence[Hashable] | None = None,
+         held_out: Collection[bytes] = (), curves: Mapping[str, Curve] | None = None) -> list[Finding]:
+    """Everything that is wrong with the samples, all rules at once; an empty list if nothing is.
+
+    normalization: what the user states; labels: the class of each sample, where known; held_out: fingerprints of the
+    samples that measure the accuracy later; curves: of each tensor, once histograms exist.
+    """
+    return [
+        *too_few(len(found.fingerprints), curves or {}), *constant_samples(found), *duplicates(found.fingerprints),
+        *not_finite(found), *out_of_range(found, normalization), *one_class(labels), *overlap(found, held_out),
+    ]
+
+
+def too_few(samples: int, curves: Mapping[str, Curve]) -> list[Finding]:
+    """Rule `data.too-few`: thresholds are still moving at the last sample; without curves, fewer than MINIMUM."""
+    moving = [name for name, curve in curves.items() if enough(curve) is None]
+    if moving:
+        return [Finding("data.too-few", f"after {samples} samples the thresholds of {len(moving)} of {len(curves)} "
+                        f"tensors are still moving: {_list(moving)}", "give at least twice as many samples")]
+    if not curves and samples < MINIMUM:
+        return [Finding("data.too-few", f"there are only {samples} samples", f"give at least {MINIMUM}, better 256")]
+    return []
+
+
+def constant_samples(found: Survey) -> list[Finding]:
+    """Rule `data.constant`: all numbers of a sample are the same."""
+    return _some(found.constant, "data.constant", "hold the same number everywhere",
+                 "remove them, or repair how they are read: a blank image tells nothing of activations")
+
+
+def not_finite(found: Survey) -> list[Finding]:
+    """Rule `data.not-finite`: a sample holds NaN or infinity."""
+    return _some(found.not_finite, "data.not-finite", "hold NaN or infinite numbers",
+                 "remove them, or repair how they are read: calibration stops at such numbers")
+
+
+def duplicates(fingerprints: Sequence[bytes]) -> list[Finding]:
+    """Rule `data.duplicate`: a sample equals an earlier one, number for number."""
+    first: dict[bytes, int] = {}
+    again = [index for index, mark in enumerate(fingerprints) if first.setdefault(mark, index) != index]
+    return _some(again, "data.duplicate", "repeat earlier ones", "give different samples: copies add no information")
+
+
+def overlap(found: Survey, held_out: Collection[bytes]) -> list[Finding]:
+    """Rule `data.overlap`: a sample also stands among those that measure the accuracy."""
+    marks = frozenset(held_out)
+    shared = [index for index, mark in enumerate(found.fingerprints) if mark in marks]
+    return _some(shared, "data.overlap", "are also used to measure the accuracy",
+                 "calibrate with samples of the training part, or the measured accuracy is too good")
+
+
+def one_class(labels: Sequence[Hashable] | None) -> list[Finding]:
+    """Rule `data.one-class`: all samples carry the same label."""
+    if labels is None or len(labels) < 2 or len(set(labels)) > 1:
+        return []
+    return [Finding("data.one-class", f"all {len(labels)} samples are of the class {labels[0]!r}",
+                    "take samples of every class: other classes drive other channels")]
+
+
+def out_of_range(found: Survey, normalization: Normalization | None) -> list[Finding]:
+    """Rule `data.range`: the numbers cannot, or hardly, be what the stated preprocessing gives.
+
+    Fires when: (1) a channel leaves the expected range by more than 1 % of it, or (2) all channels together fill less
+    than a tenth of theirs. The text names what the numbers look like instead.
+    """
+    if normalization is None or not (found.low <= found.high).all():
+        return []
+    low, high = normalization.interval()
+    if low.size != found.low.size:  # one range for all channels, on either side
+        low, high = low.min(), high.max()
+    wide = high - low
+    outside = (found.low < low - _SLACK * wide) | (found.high > high + _SLACK * wide)
+    narrow = (found.high - found.low).max() < _NARROW * wide.max()
+    if not outside.any() and not narrow:
+        return []
+    text = f"the numbers lie in {_interval(found.low, found.high)}, the preprocessing gives {_interval(low, high)}"
+    return [Finding("data.range", text + _likeness(found, normalization),
+                    "state the preprocessing that the model was trained with, and apply it once")]
+
+
+def _likeness(found: Survey, stated: Normalization) -> str:
+    """What else the numbers could be: raw, scaled only, or preprocessed twice."""
+    guesses = {
+        "raw numbers that were not preprocessed": Normalization(1.0, raw=stated.raw),
+        "scaled numbers without mean and std": Normalization(stated.scale, raw=stated.raw),
+        "numbers that were scaled twice": Normalization(stated.scale**2, raw=stated.raw),
+    }
+    smallest, largest = float(found.low.min()), float(found.high.max())
+    for text, guess in guesses.items():
+        low, high = (float(end[0]) for end in guess.interval())
+        slack = _SLACK * (high - low)
+        fills = largest - smallest >= 0.5 * (high - low)  # most of the range, or it is no likeness
+        if low - slack <= smallest and largest <= high + slack and fills:
+            return f": they look like {text}"
+    return ""
+
+
+def _interval(low: np.ndarray, high: np.ndarray) -> str:
+    return f"[{float(low.min()):.4g}, {float(high.max()):.4g}]"
+
+
+def _some(indices: Sequence[int], rule: str, text: str, advice: str) -> list[Finding]:
+    if not indices:
+        return []
+    count = f"{len(indices)} samples" if len(indices) > 1 else "1 sample"
+    return [Finding(rule, f"{count} {text}: number {_list(indices)}", advice)]
+
+
+def _list(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items[:_NAMED])) + ", ..." * (len(items) > _NAMED)
