@@ -25,9 +25,10 @@ array([2., 0., 2., 2., 4., 4., 4., 4.])
 
 What the source leaves open, and what is done here: (1) i is no multiple of the levels: a bin belongs to the level that
 its centre lies in; (2) Q is 0 where P is not, because only clipped numbers fall into the last bin: the divergence is
-infinite, and i cannot win; (3) no i can win: nothing is clipped; (4) several i are equally good: the largest, which
-clips least; (5) exact zeros, half of all numbers after ReLU, would outweigh the rest of the first bin, and every grid
-holds them without error: the caller leaves them out.
+infinite, and i cannot win; (3) no i can win, as when a lone outlier lies far off: what is clipped then counts for the
+last bin that is not empty; (4) still none, as for a constant: nothing is clipped; (5) several i are equally good: the
+largest, which clips least; (6) exact zeros, half of all numbers after ReLU, would outweigh the rest of the first bin,
+and every grid holds them without error: the caller leaves them out.
 
 Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017, talk S7310, "Entropy calibration - pseudocode" and the
 candidate distribution's example.
@@ -45,16 +46,18 @@ def best_threshold(counts: np.ndarray, levels: int) -> float:
 
     counts: how many magnitudes lie in each bin, int [bins]; levels: integers that stand for magnitudes, 128 for int8.
     """
-    found = divergences(counts, levels)[:-1]  # the published loop always clips; the last entry is without clipping
-    if not np.isfinite(found).any():  # (3)
-        return float(counts.size)
-    return levels + float(np.flatnonzero(found <= found.min() + _TIE)[-1]) + 0.5  # (4)
+    for strict in (True, False):
+        found = divergences(counts, levels, strict=strict)[:-1]  # the published loop always clips; the last does not
+        if np.isfinite(found).any():
+            return levels + float(np.flatnonzero(found <= found.min() + _TIE)[-1]) + 0.5  # (5)
+    return float(counts.size)  # (4)
 
 
-def divergences(counts: np.ndarray, levels: int) -> np.ndarray:
+def divergences(counts: np.ndarray, levels: int, *, strict: bool = True) -> np.ndarray:
     """KL(P || Q) for every number of kept bins: levels, levels + 1 ... bins; float64 [bins - levels + 1].
 
-    counts: int [bins]. All candidates together cost O(bins * levels), because within a level Q is one number:
+    counts: int [bins]; strict: (2) holds, not (3).
+    All candidates together cost O(bins * levels), because within a level Q is one number.
     Formula: KL = (sum p log p - sum_l p_l log q_l) / N - log N + log S, where p are the counts of P and N their sum,
              p_l their sum in level l, q_l the level's share per occupied bin, and S the sum of Q before normalization.
     Numerics: float64; differs from the definition by rounding only (1e-12).
@@ -68,12 +71,14 @@ def divergences(counts: np.ndarray, levels: int) -> np.ndarray:
     mass, filled = np.cumsum(np.append(0, counts)), np.cumsum(np.append(0, counts > 0))
     in_level, occupied = np.diff(mass[ends], axis=1), np.diff(filled[ends], axis=1)
     share = np.log(np.maximum(in_level, 1) / np.maximum(occupied, 1))  # 0 where a level is empty
-    inside, last = mass[kept], counts[kept - 1]
-    clipped = size - inside
-    plogp = np.cumsum(_xlogx(counts))[kept - 1] - _xlogx(last) + _xlogx(last + clipped)
-    cross = (in_level * share).sum(axis=1) + clipped * share[:, -1]
+    inside, clipped = mass[kept], size - mass[kept]
+    last = np.maximum.accumulate(np.where(counts > 0, np.arange(bins), 0))[kept - 1]  # last bin that is not empty
+    level = (2 * last + 1) * levels // (2 * kept)
+    plogp = np.cumsum(_xlogx(counts))[kept - 1] - _xlogx(counts[last]) + _xlogx(counts[last] + clipped)
+    cross = (in_level * share).sum(axis=1) + clipped * share[np.arange(kept.size), level]
     result: np.ndarray = (plogp - cross) / size - np.log(size) + np.log(np.maximum(inside, 1))
-    return np.where((last == 0) & (clipped > 0), np.inf, result)  # (2)
+    hopeless = counts[kept - 1] == 0 if strict else inside == 0
+    return np.where(hopeless & (clipped > 0), np.inf, result)
 
 
 def _xlogx(counts: np.ndarray) -> np.ndarray:

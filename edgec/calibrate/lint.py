@@ -14,6 +14,7 @@ from edgec.errors import UserError
 MINIMUM = 32  # samples; fewer leave the tails of activations to chance; a Curve says it better where there is one
 _NAMED = 5  # indices that a message lists
 _SLACK = 0.01  # of the expected range: resampling may overshoot a little, and means are rounded
+_WIDE = 0.6  # of the expected range: [0, 1] is half of [-1, 1], and a set of photographs has black and white
 _NARROW = 0.1  # of the expected range: real photographs fill more, data scaled twice by 1/255 fill 0.004
 
 
@@ -154,26 +155,27 @@ def one_class(labels: Sequence[Hashable] | None) -> list[Finding]:
 def out_of_range(found: Survey, normalization: Normalization | None) -> list[Finding]:
     """Rule `data.range`: the numbers cannot, or hardly, be what the stated preprocessing gives.
 
-    Fires when: (1) a channel leaves the expected range by more than 1 % of it, or (2) all channels together fill less
-    than a tenth of theirs. The text names what the numbers look like instead.
+    Fires when: (1) a channel leaves the expected range by more than 1 % of it; (2) all channels together fill less
+    than a tenth of theirs; (3) they fill less than 0.6 of it and are just what another preprocessing would give.
     """
     if normalization is None or not (found.low <= found.high).all():
         return []
     low, high = normalization.interval()
     if low.size != found.low.size:  # one range for all channels, on either side
         low, high = low.min(), high.max()
-    wide = high - low
-    outside = (found.low < low - _SLACK * wide) | (found.high > high + _SLACK * wide)
-    narrow = (found.high - found.low).max() < _NARROW * wide.max()
-    if not outside.any() and not narrow:
+    slack = _SLACK * (high - low)
+    outside = ((found.low < low - slack) | (found.high > high + slack)).any()  # (1)
+    filled = float((found.high - found.low).max() / (high - low).max())
+    likeness = _likeness(found, normalization)
+    if not outside and filled >= _NARROW and (filled >= _WIDE or not likeness):
         return []
     text = f"the numbers lie in {_interval(found.low, found.high)}, the preprocessing gives {_interval(low, high)}"
-    return [Finding("data.range", text + _likeness(found, normalization),
+    return [Finding("data.range", text + f": they look like {likeness}" * bool(likeness),
                     "state the preprocessing that the model was trained with, and apply it once")]
 
 
 def _likeness(found: Survey, stated: Normalization) -> str:
-    """What else the numbers could be: raw, scaled only, or preprocessed twice."""
+    """What else the numbers could be, if they fill at least half of its range; empty if nothing."""
     guesses = {
         "raw numbers that were not preprocessed": Normalization(1.0, raw=stated.raw),
         "scaled numbers without mean and std": Normalization(stated.scale, raw=stated.raw),
@@ -183,9 +185,9 @@ def _likeness(found: Survey, stated: Normalization) -> str:
     for text, guess in guesses.items():
         low, high = (float(end[0]) for end in guess.interval())
         slack = _SLACK * (high - low)
-        fills = largest - smallest >= 0.5 * (high - low)  # most of the range, or it is no likeness
-        if low - slack <= smallest and largest <= high + slack and fills:
-            return f": they look like {text}"
+        fits = low - slack <= smallest and largest <= high + slack and largest - smallest >= 0.5 * (high - low)
+        if fits and guess != stated:
+            return text
     return ""
 
 

@@ -84,7 +84,7 @@ def test_counts_cannot_be_written():
 
 
 def test_count_refuses_numbers_beyond_the_first_pass():
-    with pytest.raises(UserError, match="second pass(?s:.)*where: relu"):
+    with pytest.raises(UserError, match=r"second pass(?s:.)*where: relu"):
         count(np.array([3.0], np.float32), 2.0, name="relu")
     with pytest.raises(UserError, match="1 NaN"):
         count(np.array([np.nan], np.float32), 2.0)
