@@ -11,6 +11,7 @@ from edgec.kernels import registry
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
 
 from edgec.backends.tvm import lower as op_lowerings
+from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.codegen import tvm_target
 from edgec.ir.graph import Graph, Value
 from edgec.ir.interpret import interpret
@@ -80,7 +81,7 @@ def execute(program: TensorProgram, kernel: Kernel, target: Target, stored: dict
     """Compile and run one program; `stored` gains the outputs."""
     import tvm
 
-    library = tvm.compile(tvm.IRModule({kernel.name: program.func}), target=tvm_target(target))
+    library = tvm.compile(tvm.IRModule({kernel.name: flatten(program.func)}), target=tvm_target(target))
     arrays: list[np.ndarray] = []
     for argument, parameter in zip(program.args, program.func.params, strict=True):
         shape = tuple(int(d) for d in parameter.shape)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tvm import te
 
-from edgec.backends.tvm.bindings import flatten, widen_regions
+from edgec.backends.tvm.bindings import widen_regions
 from edgec.backends.tvm.codegen import tvm_target
 from edgec.backends.tvm.lower import LOWERINGS
 from edgec.backends.tvm.lower.rule import Inputs, Tensors, dtype_name
@@ -57,7 +57,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     composer.args += [(tensor, Constant(array)) for tensor, array in tables]
     inputs = composer.used(results)
     func = te.create_prim_func([*(t for t, _ in inputs), *results])
-    func = flatten(schedule(widen_regions(func), target))
+    func = schedule(widen_regions(func), target)
     in_place = _in_place(kernel)
     outputs = [Output(v, in_place if len(kernel.outputs) == 1 else ()) for v in kernel.outputs]
     return TensorProgram(func, (*(a for _, a in inputs), *outputs))

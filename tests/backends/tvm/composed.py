@@ -10,6 +10,7 @@ import tvm
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 
 from edgec.backends.tvm import compose
+from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.lower import lower, refuse
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType, TensorType
@@ -37,7 +38,7 @@ def kernel_of(nodes: Sequence[Node], outputs: Sequence[Value] = ()) -> Kernel:
 
 def compile_programs(programs: Sequence[TensorProgram]) -> Any:
     """All programs as one library for this machine, functions f0, f1, ..."""
-    functions = {f"f{i}": p.func.with_attr("global_symbol", f"f{i}") for i, p in enumerate(programs)}
+    functions = {f"f{i}": flatten(p.func).with_attr("global_symbol", f"f{i}") for i, p in enumerate(programs)}
     return tvm.compile(tvm.IRModule(functions), target="llvm")
 
 
