@@ -1,9 +1,10 @@
 """A graph as a differentiable torch module, and its trained weights back in a graph.
 
 Weights: a floating constant trains if it is (1) a weight of an op (`Form.weights`: filters and biases of products,
-scales and shifts of normalizations, tables of Gather), directly or through views and transposes; or (2) a vector that
-is added to or multiplied with the result of a product with weights, along an axis (biases and scales that exporters
-write as nodes). All other constants stay as they are: statistics of BatchNormalization, anchors, masks, scalars.
+scales and shifts of normalizations, tables of Gather), directly or through ops that only move elements; or (2) a vector
+that is added to or multiplied with the result of a product with weights, or of a division by a square root (biases and
+normalizations that exporters write as several nodes). All other constants stay as they are: statistics of
+BatchNormalization, anchors, masks, scalars. A constant that meets no data, such as a table of angles, never trains.
 
 Batch: a graph has static shapes, mostly for one sample. A module runs n samples when every input is fed n times as
 many elements along its first axis: the graph runs once per sample (`torch.func.vmap`), the samples never meet, and the
@@ -21,13 +22,13 @@ import torch
 from torch import nn
 
 from edgec.compress import torch_ops
-from edgec.compress.torch_ops.quantize import FakeQuant
+from edgec.compress.torch_ops.quantize import FakeQuant, exact_product
 from edgec.compress.torch_ops.rule import DTYPES, to_array, to_tensor
 from edgec.errors import Refusal, Unsupported, UserError
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.quantize import quantize_dequantize
 from edgec.ir.types import Sparsity
-from edgec.ops import KernelRole, table
+from edgec.ops import KernelRole, QuantRole, table
 from edgec.ops.semantics import evaluate
 
 __all__ = ["GraphModule", "pattern_mask", "to_torch", "trainable", "write_back"]
@@ -38,6 +39,8 @@ class GraphModule(nn.Module):  # type: ignore[misc]
 
     weights: the parameters, by escaped name (`parameter` finds one by the Value's name). masks: which elements of a
     weight may be non-zero. `forward` uses masked and fake-quantized weights, so no optimizer can break a mask.
+    After `eval()`, quantized products are computed in whole numbers, bit for bit as the interpreter and the engines do;
+    in training they are float32 products of the numbers on their grids, which differ in the last bit before rounding.
     """
 
     def __init__(self, graph: Graph, names: Iterable[str], masks: Mapping[str, np.ndarray]) -> None:
@@ -89,7 +92,8 @@ class GraphModule(nn.Module):  # type: ignore[misc]
         with warnings.catch_warnings():  # ops that vmap runs in a loop: slower, and right
             warnings.filterwarnings("ignore", message="There is a performance drop")
             results = torch.func.vmap(lambda sample: self._run(sample, shared))(stacked)
-        return {v.name: results[v.name].reshape(-1, *v.shape[1:]) for v in self.graph.outputs}
+        return {v.name: results[v.name].reshape(count * (v.shape or (1,))[0], *v.shape[1:])
+                for v in self.graph.outputs}
 
     def _feeds(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
         names = [v.name for v in self.graph.inputs]
@@ -134,9 +138,12 @@ class GraphModule(nn.Module):  # type: ignore[misc]
 
         def store(value: Value, tensor: Any) -> None:
             grid = getattr(self.grids, _key(value.name), None) if value.quant is not None else None
-            known[id(value)] = tensor if grid is None else grid(tensor)
+            keep(value, tensor if grid is None else grid(tensor))
+
+        def keep(value: Value, tensor: Any) -> None:
+            known[id(value)] = tensor
             if id(value) in wanted:
-                results[value.name] = known[id(value)]
+                results[value.name] = tensor
 
         for value in self.graph.inputs:
             store(value, feeds[value.name])
@@ -145,9 +152,15 @@ class GraphModule(nn.Module):  # type: ignore[misc]
                 results[value.name] = read(value)
         for index, node in enumerate(self.graph.nodes):
             tensors = [None if v is None else read(v) for v in node.inputs]
-            form = torch_ops.FORMS[node.op]
-            for value, tensor in zip(node.outputs, form.run(node, tensors), strict=True):
-                store(value, tensor)
+            form, first = torch_ops.FORMS[node.op], node.outputs[0]
+            exact = None
+            if not self.training and (spec := table.find(node)) and spec.quant is QuantRole.COMPUTE:
+                exact = exact_product(node, form.run, tensors, getattr(self.grids, _key(first.name), None))
+            if exact is not None:
+                keep(first, exact)
+            else:
+                for value, tensor in zip(node.outputs, form.run(node, tensors), strict=True):
+                    store(value, tensor)
             for operand in node.input_values:
                 if self._last[id(operand)] == index:
                     known.pop(id(operand), None)  # nobody reads it again
@@ -231,27 +244,39 @@ def trainable(graph: Graph) -> tuple[str, ...]:
             continue  # arithmetic of constants, such as a table of angles
         fed.update(id(v) for v in node.outputs)
         for index, value in enumerate(node.inputs):
-            root = None if value is None else _root(value)
-            if value is None or root is None or form is None:
+            if value is None or form is None:
                 continue
             if index in form.weights or (form.affine and _is_bias(node, value, roots)):  # (1), (2)
-                roots[id(root)] = root
+                roots.update((id(root), root) for root in _roots(value))
     return tuple(v.name for v in graph.constants() if id(v) in roots and not _is_parameter(v))
 
 
-def _root(value: Value) -> Value | None:
-    """The floating constant behind a value, through views and transposes; None if there is none."""
-    while value.const is None:
-        node = value.producer
-        if node is None or not _is_view(node):
-            return None
-        value = node.operand(0)
-    return value if value.dtype.is_float else None
+def _roots(value: Value) -> list[Value]:
+    """The floating constants that a value consists of, through ops that only move elements; none if it is computed."""
+    if value.const is not None:
+        return [value] if value.dtype.is_float else []
+    node = value.producer
+    if node is None or not _is_move(node):
+        return []
+    spec = table.find(node)
+    parts = [v for index, v in enumerate(node.inputs) if v is not None and spec and index not in spec.side_inputs]
+    found = [_roots(v) for v in parts if v.dtype.is_float]
+    return [root for roots in found for root in roots] if all(found) else []
 
 
-def _is_view(node: Node) -> bool:
-    """True if the node only orders the elements of its first input anew."""
-    return table.role(node) is KernelRole.VIEW or node.op in ("Transpose", "Identity")
+def _is_move(node: Node) -> bool:
+    """True if the node only moves elements."""
+    return table.role(node) in (KernelRole.VIEW, KernelRole.MOVEMENT) or node.op == "Identity"
+
+
+def _is_normalized(node: Node) -> bool:
+    """True if the node divides by a square root, or multiplies by its reciprocal."""
+    for producer in (v.producer for v in node.input_values):
+        while producer is not None and producer.op in ("Reciprocal", "Identity"):
+            producer = producer.operand(0).producer
+        if producer is not None and producer.op == "Sqrt":
+            return True
+    return False
 
 
 def _is_parameter(value: Value) -> bool:
@@ -260,17 +285,21 @@ def _is_parameter(value: Value) -> bool:
 
 
 def _is_bias(node: Node, value: Value, weights: Mapping[int, Value]) -> bool:
-    """True if `value` is a vector that shifts or scales the result of a product with weights."""
+    """True if `value` is a vector that shifts or scales the result of a product with weights or of a normalization."""
+    if not value.type.is_static or not _roots(value):
+        return False
     if sum(extent != 1 for extent in value.shape) != 1:
         return False
     other = next((v for v in node.input_values if v is not value), None)
     while other is not None and other.producer is not None:
         source = other.producer
         form = torch_ops.find(source)
-        trained = [v for v in source.input_values if (root := _root(v)) is not None and id(root) in weights]
+        trained = [v for v in source.input_values if any(id(root) in weights for root in _roots(v))]
         if form is not None and form.weights:
             return bool(trained)
-        if not (trained or _is_view(source)):
+        if form is not None and form.affine and _is_normalized(source):
+            return True
+        if not (trained or (_is_move(source) and len(source.outputs) == 1 and len(source.input_values) <= 2)):
             return False
         other = next((v for v in source.input_values if v not in trained), None)
     return False

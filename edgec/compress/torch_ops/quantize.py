@@ -1,10 +1,11 @@
-"""Numbers on integer grids: fake quantization with a straight-through gradient, and DequantizeLinear.
+"""Numbers on integer grids: fake quantization with a straight-through gradient, exact products, DequantizeLinear.
 
 Source: Bengio et al. 2013, arXiv:1308.3432 (straight-through estimator); ONNX operator DequantizeLinear.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors
 from edgec.ir.graph import Node
-from edgec.ir.quantize import bounds, spread
+from edgec.ir.quantize import bounds, product_scale, spread
 from edgec.ir.types import DType, Quant
 
 _FLOATS = {DType.FLOAT8E4M3FN: torch.float8_e4m3fn, DType.FLOAT8E5M2: torch.float8_e5m2,
@@ -47,11 +48,55 @@ class FakeQuant(nn.Module):  # type: ignore[misc]
     def forward(self, x: Any) -> Any:
         """`x` on the grid, in the same shape and type."""
         if not self.dtype.is_integer:
-            grid = (x / self.scale).to(_FLOATS[self.dtype]).to(x.dtype) * self.scale
-            return grid.detach() + (x - x.detach())
-        steps = torch.clamp(torch.round(x / self.scale) + self.zero, self.low, self.high) - self.zero
+            return straight((x / self.scale).to(_FLOATS[self.dtype]).to(x.dtype) * self.scale, x)
+        return self.rounded(x, x / self.scale)
+
+    def rounded(self, x: Any, steps: Any) -> Any:
+        """The grid point at round(steps), with the gradient of `x`; steps: x / scale, however it was computed."""
+        steps = torch.clamp(torch.round(steps) + self.zero, self.low, self.high) - self.zero
         inside = torch.clamp(x, (self.low - self.zero) * self.scale, (self.high - self.zero) * self.scale)
-        return (steps * self.scale).to(x.dtype).detach() + (inside - inside.detach())
+        return straight((steps * self.scale).to(x.dtype), inside)
+
+
+def exact_product(node: Node, run: Callable[[Node, Inputs], Tensors], tensors: Inputs,
+                  grid: FakeQuant | None) -> Any | None:
+    """The output of a quantized product as every engine computes it, None if the node has no such form.
+
+    run: the product itself; grid: that of the output. Numerics: whole numbers in float64, then as
+    `ir.quantize.requantize`; the gradient is that of the product of the numbers on their grids.
+    """
+    scale = product_scale(node)
+    if scale is None:
+        return None
+    factors = [_whole(t, v.quant) for t, v in zip(tensors[:2], node.input_values[:2], strict=True)]
+    low, high = bounds(DType.INT32)
+    wide = torch.from_numpy(np.array(scale)).to(factors[0].device)
+    for bias in tensors[2:]:
+        steps = None if bias is None else bias.double() / (wide.reshape(-1) if wide.ndim else wide)
+        factors.append(None if steps is None else straight(torch.clamp(torch.round(steps), low, high), steps))
+    sums = run(node, factors)[0].float()
+    plain = sums * wide.float()
+    quant = node.outputs[0].quant
+    if grid is None or quant is None:
+        return plain
+    if not quant.dtype.is_integer:
+        return grid(plain)
+    factor = (scale / spread(quant.scale.astype(np.float64), quant, node.outputs[0].shape)).astype(np.float32)
+    return grid.rounded(plain, sums * torch.from_numpy(np.array(factor)).to(sums.device))
+
+
+def _whole(x: Any, quant: Quant | None) -> Any:
+    """Numbers on the grid as whole numbers q - zero_point, in float64."""
+    assert quant is not None
+    scale, zero = (torch.from_numpy(np.array(spread(a.astype(np.float64), quant, tuple(x.shape)))).to(x.device)
+                   for a in (quant.scale, quant.zero_point))
+    steps, (low, high) = x.double() / scale, bounds(quant.dtype)
+    return straight(torch.clamp(torch.round(steps) + zero, low, high) - zero, steps)
+
+
+def straight(value: Any, slope: Any) -> Any:
+    """The numbers of `value` with the gradient of `slope`."""
+    return value.detach() + (slope - slope.detach())
 
 
 def _dequantize(node: Node, x: Inputs) -> Tensors:

@@ -7,11 +7,20 @@ from typing import Any
 
 import torch
 
-from edgec.compress.torch_ops.rule import Form, Inputs, Tensors, constant_inputs, parameter
+from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, constant_inputs, parameter
 from edgec.ir.graph import Node
 
+_CONSTANT_AXES = constant_inputs(1)
 
-def _reduction(function: Callable[[Any, Sequence[int], bool], Any]) -> Form:
+
+def _refuse_empty(node: Node) -> Reason | None:
+    if 0 in node.operand(0).shape:
+        return "torch.empty", f"{node.op} of an empty tensor"
+    return _CONSTANT_AXES(node)
+
+
+def _reduction(function: Callable[[Any, Sequence[int], bool], Any],
+               refuse: Callable[[Node], Reason | None] = _CONSTANT_AXES) -> Form:
     def run(node: Node, x: Inputs) -> Tensors:
         axes = parameter(node, 1)
         if not axes:
@@ -20,7 +29,7 @@ def _reduction(function: Callable[[Any, Sequence[int], bool], Any]) -> Form:
             axes = list(range(x[0].ndim))
         return [function(x[0], axes, bool(node.integer("keepdims", 1))).to(x[0].dtype)]
 
-    return Form(run, refuse=constant_inputs(1))
+    return Form(run, refuse=refuse)
 
 
 def _prod(x: Any, axes: Sequence[int], keep: bool) -> Any:
@@ -50,8 +59,8 @@ def _cumsum(node: Node, x: Inputs) -> Tensors:
 
 
 FORMS: dict[str, Form] = {
-    "ReduceMax": _reduction(lambda x, axes, keep: x.amax(axes, keepdim=keep)),
-    "ReduceMin": _reduction(lambda x, axes, keep: x.amin(axes, keepdim=keep)),
+    "ReduceMax": _reduction(lambda x, axes, keep: x.amax(axes, keepdim=keep), _refuse_empty),
+    "ReduceMin": _reduction(lambda x, axes, keep: x.amin(axes, keepdim=keep), _refuse_empty),
     "ReduceMean": _reduction(lambda x, axes, keep: x.mean(axes, keepdim=keep)),
     "ReduceSum": _reduction(lambda x, axes, keep: x.sum(axes, keepdim=keep)),
     "ReduceL1": _reduction(lambda x, axes, keep: x.abs().sum(axes, keepdim=keep)),

@@ -95,7 +95,7 @@ def _table(node: Node, axis: int, scale: float) -> tuple[np.ndarray, np.ndarray]
     distance = (sources - where[:, None]) * shrink
     weights = np.clip(1 - np.abs(distance), 0, None) if mode == "linear" else _cubic(
         distance, real(node, "cubic_coeff_a", -0.75))
-    if node.integer("exclude_outside", 0) or shrink < 1:
+    if node.integer("exclude_outside", 0):
         weights = np.where((sources < 0) | (sources >= extent), 0.0, weights)
     if node.integer("exclude_outside", 0) or shrink < 1:
         weights = weights / weights.sum(1, keepdims=True)
@@ -132,9 +132,12 @@ def _refuse_resize(node: Node) -> Reason | None:
 
 
 def _grid_sample(node: Node, x: Inputs) -> Tensors:
-    return [functional.grid_sample(x[0], x[1], mode=_GRID_MODES[text(node, "mode", "linear")],
-                                   padding_mode=text(node, "padding_mode", "zeros"),
-                                   align_corners=bool(node.integer("align_corners", 0)))]
+    mode, padding = _GRID_MODES[text(node, "mode", "linear")], text(node, "padding_mode", "zeros")
+    corners, grid = bool(node.integer("align_corners", 0)), x[1]
+    if mode == "bicubic" and padding == "border":  # ONNX moves the places to the border, torch the taps around them
+        limit = torch.tensor([1.0 if corners else 1 - 1 / n for n in reversed(x[0].shape[2:])]).to(grid)
+        grid = torch.where(grid.abs() > 1, torch.sign(grid) * limit, grid)
+    return [functional.grid_sample(x[0], grid, mode=mode, padding_mode=padding, align_corners=corners)]
 
 
 def _refuse_grid(node: Node) -> Reason | None:
