@@ -119,13 +119,13 @@ def too_few(samples: int, curves: Mapping[str, Curve]) -> list[Finding]:
 
 def constant_samples(found: Survey) -> list[Finding]:
     """Rule `data.constant`: all numbers of a sample are the same."""
-    return _some(found.constant, "data.constant", "hold the same number everywhere",
+    return _some(found.constant, "data.constant", "samples with the same number everywhere",
                  "remove them, or repair how they are read: a blank image tells nothing of activations")
 
 
 def not_finite(found: Survey) -> list[Finding]:
     """Rule `data.not-finite`: a sample holds NaN or infinity."""
-    return _some(found.not_finite, "data.not-finite", "hold NaN or infinite numbers",
+    return _some(found.not_finite, "data.not-finite", "samples with NaN or infinite numbers",
                  "remove them, or repair how they are read: calibration stops at such numbers")
 
 
@@ -133,14 +133,15 @@ def duplicates(fingerprints: Sequence[bytes]) -> list[Finding]:
     """Rule `data.duplicate`: a sample equals an earlier one, number for number."""
     first: dict[bytes, int] = {}
     again = [index for index, mark in enumerate(fingerprints) if first.setdefault(mark, index) != index]
-    return _some(again, "data.duplicate", "repeat earlier ones", "give different samples: copies add no information")
+    return _some(again, "data.duplicate", "samples that repeat earlier ones",
+                 "give different samples: copies add no information")
 
 
 def overlap(found: Survey, held_out: Collection[bytes]) -> list[Finding]:
     """Rule `data.overlap`: a sample also stands among those that measure the accuracy."""
     marks = frozenset(held_out)
     shared = [index for index, mark in enumerate(found.fingerprints) if mark in marks]
-    return _some(shared, "data.overlap", "are also used to measure the accuracy",
+    return _some(shared, "data.overlap", "samples that also measure the accuracy",
                  "calibrate with samples of the training part, or the measured accuracy is too good")
 
 
@@ -195,11 +196,8 @@ def _interval(low: np.ndarray, high: np.ndarray) -> str:
     return f"[{float(low.min()):.4g}, {float(high.max()):.4g}]"
 
 
-def _some(indices: Sequence[int], rule: str, text: str, advice: str) -> list[Finding]:
-    if not indices:
-        return []
-    count = f"{len(indices)} samples" if len(indices) > 1 else "1 sample"
-    return [Finding(rule, f"{count} {text}: number {_list(indices)}", advice)]
+def _some(indices: Sequence[int], rule: str, what: str, advice: str) -> list[Finding]:
+    return [Finding(rule, f"{what}: {len(indices)} (number {_list(indices)})", advice)] if indices else []
 
 
 def _list(items: Sequence[object]) -> str:

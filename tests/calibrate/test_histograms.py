@@ -78,6 +78,12 @@ def test_constant_tensor_fills_one_place(value):
     assert found.counts[-1] == (6 if value > 0 else 0)
 
 
+def test_largest_number_falls_into_the_last_bin_when_it_is_rounded_beyond_its_edge():
+    largest = np.float32(4.9097700119018555)
+    assert float(largest) * (96 / float(largest)) > 96
+    assert histogram(np.array([largest, -largest]), bins=96).magnitudes[-1] == 2
+
+
 def test_counts_cannot_be_written():
     with pytest.raises(ValueError, match="read-only"):
         histogram(np.ones((1, 2), np.float32)).counts[0] = 1

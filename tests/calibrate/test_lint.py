@@ -44,10 +44,10 @@ def test_lint_reports_every_rule_at_once():
     texts = {finding.rule: finding.text for finding in found}
     assert list(texts) == ["data.too-few", "data.constant", "data.duplicate", "data.not-finite", "data.range",
                            "data.one-class", "data.overlap"]
-    assert texts["data.constant"] == "1 sample hold the same number everywhere: number 2"
-    assert texts["data.duplicate"].endswith("number 7")
-    assert texts["data.not-finite"].endswith("number 3")
-    assert texts["data.overlap"].endswith("number 5")
+    assert texts["data.constant"] == "samples with the same number everywhere: 1 (number 2)"
+    assert texts["data.duplicate"].endswith(": 1 (number 7)")
+    assert texts["data.not-finite"].endswith(": 1 (number 3)")
+    assert texts["data.overlap"].endswith(": 1 (number 5)")
     assert "'cat'" in texts["data.one-class"]
     assert all(finding.advice for finding in found)
 
@@ -60,6 +60,7 @@ def test_lint_reports_every_rule_at_once():
     (PLAIN, lambda raw: raw / 255**2, "scaled twice"),
     (Normalization(2 / 255, mean=(1.0,)), lambda raw: raw / 255, "without mean and std"),
     (PLAIN, lambda raw: raw / 127.5 - 1, ""),
+    (PLAIN, lambda raw: raw / 255 * 0.05 + 0.3, ""),
     (Normalization(2 / 255, mean=(1.0,)), lambda raw: raw / 255 + 2, ""),
 ])
 @pytest.mark.parametrize("channel_axis", [0, None])
@@ -92,7 +93,7 @@ def test_duplicates_are_equal_in_type_shape_and_numbers():
     assert len(set(marks)) == len(marks)
     assert fingerprint(np.stack([x, x], axis=1)[:, 0]) == fingerprint(x)
     long = lint(survey([x] * MINIMUM))
-    assert long[0].text == "31 samples repeat earlier ones: number 1, 2, 3, 4, 5, ..."
+    assert long[0].text == "samples that repeat earlier ones: 31 (number 1, 2, 3, 4, 5, ...)"
 
 
 def test_one_class_needs_two_labels():

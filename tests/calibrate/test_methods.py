@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.calibrate.grids import AFFINE, SYMMETRIC, UNSIGNED, Distribution
+from edgec.calibrate.grids import AFFINE, SYMMETRIC, UNSIGNED, Distribution, Scheme
 from edgec.calibrate.histograms import count, merge
 from edgec.calibrate.methods import METHODS, choose, choose_all, least, percentile
 from edgec.calibrate.ranges import measure
 from edgec.errors import UserError
 from edgec.ir.quantize import quantize_dequantize
+from edgec.ir.types import DType
 from tests.calibrate.tensors import FLOATS, arrays, distribution, histogram
 
 SCHEMES = {"int8": SYMMETRIC, "uint8": UNSIGNED, "affine": AFFINE}
@@ -18,6 +19,7 @@ SCHEMES = {"int8": SYMMETRIC, "uint8": UNSIGNED, "affine": AFFINE}
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 @pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=50)
 @given(x=arrays())
 def test_threshold_is_positive_and_never_above_the_largest_magnitude(method, scheme, x):
     x = np.abs(x) if scheme is UNSIGNED else x
@@ -67,6 +69,11 @@ def test_percentile_is_exact_when_numbers_lie_on_edges(share):
     assert found == np.percentile(np.abs(x), share, method="inverted_cdf")
 
 
+def test_percentile_counts_in_decimals():
+    found = histogram(np.arange(1, 1001, dtype=np.float32), bins=1000)
+    assert percentile(99.9)(found, SYMMETRIC) == 999  # in binary 99.9 is a little more, and its rank would be 1000
+
+
 @given(st.lists(FLOATS.filter(bool), min_size=1, max_size=30), st.sampled_from([1, 33.3, 50, 90, 100]))
 def test_percentile_clips_no_more_than_its_share(numbers, share):
     x = np.array(numbers, np.float32)
@@ -83,7 +90,7 @@ def test_percentile_refuses_what_is_none(share):
         percentile(share)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@pytest.mark.parametrize("scheme", [*SCHEMES.values(), Scheme(DType.INT4)], ids=[*SCHEMES, "int4"])  # int4 clips much
 @pytest.mark.parametrize("index", range(8))
 def test_mse_is_the_minimum_over_all_bins(scheme, index):
     x = distribution(index, 5000)
