@@ -39,7 +39,7 @@ class Buffer:
         return tirx.Ramp(position + constant, 1, last.lanes) if vector else position + constant
 
 
-def loop(extent: int, start: int = 0) -> AbstractContextManager[Expr]:
+def loop(extent: Expr, start: int = 0) -> AbstractContextManager[Expr]:
     """A loop from `start` over `extent` values; no loop and the plain number if there is just one."""
     return nullcontext(start) if extent == 1 else T.serial(start, start + extent)
 
@@ -57,6 +57,25 @@ def when(condition: Expr | None) -> Iterator[None]:
     else:
         with T.If(condition), T.Then():
             yield
+
+
+def either(condition: Expr, yes: Callable[[], None], no: Callable[[], None]) -> None:
+    """What `yes` writes happens if `condition` holds, else what `no` writes."""
+    with T.If(condition):
+        with T.Then():
+            yes()
+        with T.Else():
+            no()
+
+
+def only_if(condition: Expr, value: Expr, otherwise: Expr) -> Expr:
+    """`value` if `condition` holds; else `otherwise`, and `value` is not read."""
+    return tirx.if_then_else(condition, value, otherwise)
+
+
+def least(a: Expr, b: Expr) -> Expr:
+    """The smaller number."""
+    return tirx.min(a, b)
 
 
 def lanes(base: Expr, count: int) -> Expr:

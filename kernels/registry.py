@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from edgec.kernels import concat, conv2d_depthwise, conv2d_direct, global_pool, matmul, pointwise, pool2d, relayout
+from edgec.kernels import (
+    concat,
+    conv2d_depthwise,
+    conv2d_direct,
+    conv2d_winograd,
+    global_pool,
+    matmul,
+    pointwise,
+    pool2d,
+    relayout,
+)
 from edgec.kernels.epilogue import Lower
 from edgec.kernels.program import TensorProgram
 
@@ -13,7 +23,9 @@ from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 # Each module has refuse(kernel, target) -> str | None, demand(kernel, target) -> Demand, build(kernel, target, lower).
-MODULES: list[ModuleType] = [relayout, conv2d_depthwise, conv2d_direct, pool2d, global_pool, matmul, concat, pointwise]
+MODULES: list[ModuleType] = [
+    relayout, conv2d_depthwise, conv2d_winograd, conv2d_direct, pool2d, global_pool, matmul, concat, pointwise,
+]
 
 
 def find(kernel: Kernel, target: Target) -> ModuleType | None:
