@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from edgec.backends.onnx_opset import stamp
 from edgec.ir.graph import OPSET, Graph, Node, Value
 from edgec.ir.quantize import quantize
 from edgec.ir.types import DType
@@ -116,9 +117,7 @@ def _model(graph: Graph, constants: _Constants) -> onnx.ModelProto:
     scope = _Scope("", {v.name for v in graph.values()})
     proto = _graph(graph, scope, constants)
     opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(d, 1) for d in sorted(scope.domains))]
-    model = helper.make_model(proto, opset_imports=opsets, producer_name="edgec",
-                              ir_version=helper.find_min_ir_version_for(opsets[:1], ignore_unknown=True))
-    return model
+    return stamp(helper.make_model(proto, opset_imports=opsets, producer_name="edgec"), graph)
 
 
 def _graph(graph: Graph, scope: _Scope, constants: _Constants, captured: int = 0) -> onnx.GraphProto:

@@ -1,0 +1,48 @@
+import numpy as np
+import onnx
+import pytest
+
+from edgec.backends.onnx_export import to_model
+from edgec.backends.onnxruntime.session import open_session, run_session
+from edgec.ir import DType
+from edgec.ir.interpret import interpret
+from tests.models import BLOCKS, Builder
+
+
+def opset(graph):
+    return next(o.version for o in to_model(graph).opset_import if o.domain == "")
+
+
+def of(op, *more, **attributes):
+    b = Builder()
+    return b.output(b(op, b.input("x", 2, 5), *more, **attributes))
+
+
+@pytest.mark.parametrize(("graph", "expected"), [
+    (of("Relu"), 21),
+    (of("Reshape", [5, 2]), 21),
+    (of("RMSNormalization", np.ones(5, np.float32)), 23),
+    (of("Cast", to=DType.FLOAT8E8M0), 24),
+    (of("Swish"), 21),
+], ids=["old_op", "newer_types_only", "new_op", "new_type", "written_out"])
+def test_to_model_states_oldest_opset_that_means_the_same(graph, expected):
+    assert opset(graph) == expected
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.5])
+def test_to_model_writes_out_functions_that_readers_lack(alpha):
+    graph = of("Swish", alpha=alpha)
+    model = to_model(graph)
+    onnx.checker.check_model(model, full_check=True)
+    assert "Swish" not in [n.op_type for n in model.graph.node]
+    x = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
+    (expected,) = interpret(graph, {"x": x}).values()
+    (actual,) = run_session(open_session(model.SerializeToString()), {"x": x}).values()
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("block", sorted(BLOCKS))
+def test_to_model_is_valid_in_its_opset_when_a_block_is_written(block):
+    model = to_model(BLOCKS[block]())
+    assert next(o.version for o in model.opset_import if o.domain == "") < 24
+    onnx.checker.check_model(model, full_check=True)
