@@ -16,8 +16,16 @@ from edgec.ir.interpret import interpret
 from tests.compress.cases import close, tensors
 from tests.real_models import MODELS, RealModel
 
+SLOW = ("coco/yolox_nano_opset11.onnx", "faces/ultraface_rfb320_opset9.onnx")
 
-@pytest.mark.parametrize("model", MODELS, ids=str)
+
+def marked(model: RealModel) -> object:
+    """Reading a .pt2, and images of detectors, take seconds."""
+    slow = model.file.endswith(".pt2") or model.file in SLOW
+    return pytest.param(model, id=str(model), marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("model", map(marked, MODELS))
 def test_real_model_equals_the_interpreter(model: RealModel) -> None:
     if not model.path.exists():
         pytest.skip(f"{model.file} is not here")

@@ -13,8 +13,8 @@ def normal(*shape):
 CONVS = [
     ("Conv", (1, 6, 7, 9), normal(9, 2, 3, 2), normal(9), {"group": 3, "pads": (1, 0, 0, 2), "strides": (2, 1)}),
     ("Conv", (2, 5, 11), normal(5, 1, 3), None, {"group": 5, "dilations": (2,), "pads": (2, 2)}),
-    ("Conv", (1, 3, 8, 9), normal(4, 3, 4, 3), normal(4), {"auto_pad": "SAME_UPPER", "strides": (2, 2)}),
-    ("Conv", (1, 3, 8, 9), normal(4, 3, 4, 3), normal(4), {"auto_pad": "SAME_LOWER", "strides": (2, 2)}),
+    ("Conv", (1, 3, 8, 9), normal(4, 3, 3, 4), normal(4), {"auto_pad": "SAME_UPPER", "strides": (2, 2)}),
+    ("Conv", (1, 3, 8, 9), normal(4, 3, 3, 4), normal(4), {"auto_pad": "SAME_LOWER", "strides": (2, 2)}),
     ("Conv", (1, 3, 5, 6, 7), normal(4, 3, 2, 3, 2), None, {"auto_pad": "VALID"}),
     ("Conv", (1, 3, 9, 8), normal(4, 3, 3, 3), normal(4), {"pads": (1, 1, 1, 1), "strides": (2, 2)}),
     ("ConvTranspose", (1, 6, 4, 5), normal(6, 2, 3, 3), normal(6),
