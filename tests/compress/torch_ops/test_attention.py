@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from tests.compress.cases import check, gradients, one
+from edgec.compress.torch_module import to_torch
+from tests.compress.cases import check, gradients, one, tensors
+from tests.models import feeds
 
 RNG = np.random.default_rng(2)
 MASK = np.where(RNG.random((4, 5)) < 0.3, -1.5, 0.2).astype(np.float32)
@@ -24,10 +26,13 @@ def test_attention(inputs, attributes):
 
 
 def test_row_that_sees_no_key_gives_zero_and_a_finite_gradient():
-    seen = np.ones((4, 5), bool)
-    seen[2] = False
-    graph = one("Attention", (1, 2, 4, 3), (1, 2, 5, 3), (1, 2, 5, 3), seen)
-    gradients(graph)
+    mask = np.zeros((4, 5), np.float32)
+    mask[2] = -np.inf
+    for given in (mask, mask == 0):
+        graph = one("Attention", (1, 2, 4, 3), (1, 2, 5, 3), (1, 2, 5, 3), given)
+        result = to_torch(graph)(**tensors(feeds(graph)))["attention"]
+        assert (result[:, :, 2] == 0).all()
+        gradients(graph)
 
 
 @pytest.mark.parametrize("attributes", [{}, {"interleaved": 1}, {"rotary_embedding_dim": 4}])

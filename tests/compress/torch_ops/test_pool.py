@@ -14,6 +14,8 @@ CASES = [
     ("AveragePool", (1, 3, 7, 9), {"kernel_shape": (3, 2), "strides": (2, 3), "pads": (1, 0, 1, 1)}),
     ("AveragePool", (1, 3, 7, 9), {"kernel_shape": (3, 2), "pads": (1, 0, 1, 1), "count_include_pad": 1}),
     ("AveragePool", (1, 3, 8, 8), {"kernel_shape": (3, 3), "strides": (2, 2), "ceil_mode": 1}),
+    ("AveragePool", (1, 3, 9, 9), {"kernel_shape": (3, 3), "strides": (2, 2), "pads": (1, 1, 0, 0), "ceil_mode": 1,
+                                   "count_include_pad": 1}),
     ("AveragePool", (1, 3, 8, 8), {"kernel_shape": (3, 3), "strides": (2, 2), "auto_pad": "SAME_UPPER"}),
     ("AveragePool", (1, 2, 9, 9), {"kernel_shape": (2, 3), "dilations": (2, 2)}),
     ("LpPool", (1, 2, 7, 6), {"kernel_shape": (3, 2), "p": 3}),
