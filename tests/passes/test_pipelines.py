@@ -197,9 +197,9 @@ def long_graph(length):
 
 def test_optimize_takes_seconds_when_the_graph_has_a_thousand_nodes():
     graph = long_graph(1000)
-    start = time.perf_counter()
+    start = time.process_time()
     result, _ = optimize(graph)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert set(ops(result)) == {"Conv", "Swish", "Reshape", "Transpose", "Relu", "Add", "Mul"}
 
 
