@@ -4,8 +4,8 @@ Computes: `Convolution` with bias, then the kernel's pointwise nodes. An m x m t
           A^T [ sum over c of (G g G^T) * (B^T d B) ] A, d the (m+2) x (m+2) inputs that it reads: (m+2)^2 products of
           matrices [tiles, C] x [C, K], where a direct sum needs 9 m^2 products for each pair of channels.
 Layouts:  x [n, C/b, h, w, b]; y and full operands of the pointwise nodes [n, K/b, oh, ow, b]; bias [K/b, b];
-          weights, transformed in float64 and packed at build time, 4 (m = 4) or 1.8 (m = 2) times their size: for each tile of `blocks` output blocks
-          [(m+2)^2, c, blocks, b], numbers beyond K are 0;
+          weights, transformed in float64 and packed at build time, 4 (m = 4) or 1.8 (m = 2) times their size:
+          for each tile of `blocks` output blocks [(m+2)^2, c, blocks, b], numbers beyond K are 0;
           workspaces of one chunk: inputs [(m+2)^2, C/b, tiles, b], sums [(m+2)^2, tiles, blocks, b], each of the
           (m+2)^2 parts an odd number of cache lines, so that its parts do not compete for the same sets of a cache.
 Applies when: (1) `conv2d_direct` does; (2) 3x3 filters, stride 1, dilation 1, one group; (3) `choose` finds a tile
@@ -196,8 +196,9 @@ def cost(cpu: Machine, conv: Convolution, chosen: Schedule) -> float:
 
     The constants fit, on an AVX-512 core, 32 to 512 channels at 7x7 to 56x56 to about 15 %; there m = 4 took 0.4 of the
     direct sum's time with 64 channels at 56x56, 0.4 with 128 at 28x28, 0.65 with 256 at 14x14, 1.3 with 512 at 7x7. By
-    the same rule on NEON, where only instructions were counted, ResNet-18 executes 317 M instead of 524 M. Weights are charged for
-    their arrival once, because other layers have used the cache since, and for each chunk if they do not stay.
+    the same rule on NEON, where only instructions were counted, ResNet-18 executes 317 M instead of 524 M.
+    Weights are charged for their arrival once, because other layers have used the cache since, and for each chunk if
+    they do not stay.
     """
     size, total = (chosen.m + 2) ** 2, _count_tiles(conv, chosen.m)
     c_blocks, k_blocks = -(-conv.c // cpu.lanes), -(-conv.k // cpu.lanes)
