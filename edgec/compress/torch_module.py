@@ -61,7 +61,7 @@ class GraphModule(nn.Module):  # type: ignore[misc]
         for value in graph.values():
             if value.quant is not None and (value.const is None or value.name in wanted):
                 self.grids.add_module(_key(value.name), FakeQuant(value.quant, value.shape))
-        self._last = {id(v): index for index, node in enumerate(graph.nodes) for v in node.input_values}
+        self._last = {v.name: index for index, node in enumerate(graph.nodes) for v in node.input_values}
 
     def parameter(self, name: str) -> Any:
         """The parameter of the weight called `name`. Raises KeyError if no such weight trains."""
@@ -127,13 +127,13 @@ class GraphModule(nn.Module):  # type: ignore[misc]
 
     def _run(self, feeds: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
         """One sample."""
-        known: dict[int, Any] = {}
+        known: dict[str, Any] = {}
         results: dict[str, Any] = {}
-        wanted = {id(v) for v in self.graph.outputs}
+        wanted = {v.name for v in self.graph.outputs}
 
         def read(value: Value) -> Any:
             if value.const is None:
-                return known[id(value)]
+                return known[value.name]
             return weights[value.name] if value.name in weights else getattr(self.constants, _key(value.name))
 
         def store(value: Value, tensor: Any) -> None:
@@ -141,8 +141,8 @@ class GraphModule(nn.Module):  # type: ignore[misc]
             keep(value, tensor if grid is None else grid(tensor))
 
         def keep(value: Value, tensor: Any) -> None:
-            known[id(value)] = tensor
-            if id(value) in wanted:
+            known[value.name] = tensor
+            if value.name in wanted:
                 results[value.name] = tensor
 
         for value in self.graph.inputs:
@@ -162,8 +162,8 @@ class GraphModule(nn.Module):  # type: ignore[misc]
                 for value, tensor in zip(node.outputs, form.run(node, tensors), strict=True):
                     store(value, tensor)
             for operand in node.input_values:
-                if self._last[id(operand)] == index:
-                    known.pop(id(operand), None)  # nobody reads it again
+                if self._last[operand.name] == index:
+                    known.pop(operand.name, None)  # nobody reads it again
         return {v.name: results[v.name] for v in self.graph.outputs}
 
 

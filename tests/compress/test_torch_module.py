@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,16 @@ def test_state_survives_a_round_trip_by_name():
     x, _ = data(3)
     assert torch.equal(next(iter(module(x).values())), next(iter(twin(x).values())))
     assert set(module.weight_names) == {v.name for v in graph.constants() if v.name not in ("mean", "var")}
+
+
+def test_copy_trains_apart_from_its_original():
+    module = to_torch(net())
+    twin = copy.deepcopy(module)
+    x, _ = data(3)
+    before = next(iter(module(x).values()))
+    train(twin, 2)
+    assert torch.equal(next(iter(module(x).values())), before)
+    assert not torch.equal(next(iter(twin(x).values())), before)
 
 
 def test_optimized_graph_trains_the_same_weights_as_the_written_one():
