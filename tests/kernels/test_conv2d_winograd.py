@@ -131,7 +131,7 @@ def chosen(c: int, k: int, size: int, core: str, weights: np.ndarray | None = No
     ("avx512", {(64, 56): 4, (128, 28): 4, (256, 14): 4, (512, 7): 0}),
     ("a72", {(64, 56): 4, (256, 14): 4, (512, 7): 0}),
 ])
-def test_cost_rule_chooses_what_was_measured_fastest(core: str, sizes: dict[tuple[int, int], int]) -> None:
+def test_cost_rule_leaves_small_images_to_the_direct_sum(core: str, sizes: dict[tuple[int, int], int]) -> None:
     assert {size: chosen(size[0], *size, core) for size in sizes} == sizes
 
 
