@@ -57,7 +57,8 @@ class Unsupported(EdgecError):
 
     exit_code = 3
 
-    def __init__(self, what: str, refusals: Sequence[Refusal] = (), *, where: str = "", expected: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, refusals: Sequence[Refusal] = (), *, where: str = "", expected: str = "",
+                 hint: str = "") -> None:
         self.refusals = tuple(refusals)
         super().__init__(what, where=where, expected=expected, hint=hint)
 

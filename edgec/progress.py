@@ -8,7 +8,9 @@ from typing import Protocol
 class Progress(Protocol):
     """Called with the stage's name, the share that is done (0..1, None if unknown) and what is being done."""
 
-    def __call__(self, stage: str, share: float | None = None, detail: str = "") -> None: ...
+    def __call__(self, stage: str, share: float | None = None, detail: str = "") -> None:
+        """Take note. Called often: it must be cheap."""
+        ...
 
 
 def silent(stage: str, share: float | None = None, detail: str = "") -> None:

@@ -112,6 +112,25 @@ class Node:
             raise TypeError(f"attribute {name} of {self.where} is not a list of ints: {value!r}")
         return tuple(int(v) for v in value)
 
+    def real(self, name: str, default: float) -> float:
+        """Attribute `name`, a float; an int counts as one. Raises TypeError if it is something else."""
+        value = self.attributes.get(name, default)
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"attribute {name} of {self.where} is not a float: {value!r}")
+        return float(value)
+
+    def text(self, name: str, default: str) -> str:
+        """Attribute `name`, a string. Raises TypeError if it is something else."""
+        value = self.attributes.get(name, default)
+        if not isinstance(value, (bytes, str)):
+            raise TypeError(f"attribute {name} of {self.where} is not a string: {value!r}")
+        return value.decode() if isinstance(value, bytes) else value
+
+    def parameter(self, index: int) -> list[int] | None:
+        """The integers of constant input `index` (a shape, axes), None if it is absent or computed."""
+        value = self.input(index)
+        return None if value is None or value.const is None else [int(v) for v in value.const.reshape(-1)]
+
     @property
     def where(self) -> str:
         """Name and source for messages."""

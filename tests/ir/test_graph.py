@@ -109,3 +109,16 @@ def test_operand_and_attributes_raise_when_they_are_not_there():
     with pytest.raises(TypeError, match="pads"):
         node.integers("pads")
     assert node.integers("strides", (1, 1)) == (1, 1)
+
+
+def test_node_reads_typed_attributes_and_parameters():
+    axes = Value.constant("axes", np.array([[1], [-1]], np.int64))
+    node = Node("Made", [None, axes], [Value("y", TensorType(DType.FLOAT32, ()))],
+                {"alpha": 0.5, "mode": b"linear", "count": 3})
+    assert (node.real("alpha", 1.0), node.real("count", 1.0), node.real("beta", 2)) == (0.5, 3.0, 2.0)
+    assert (node.text("mode", ""), node.text("other", "none")) == ("linear", "none")
+    assert (node.parameter(0), node.parameter(1), node.parameter(2)) == (None, [1, -1], None)
+    with pytest.raises(TypeError, match="mode of Made"):
+        node.real("mode", 1.0)
+    with pytest.raises(TypeError, match="alpha of Made"):
+        node.text("alpha", "")

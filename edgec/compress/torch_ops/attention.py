@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, present, real
+from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, present
 from edgec.ir.graph import Node
 
 _AFTER_MASK, _AFTER_SOFTMAX = 2, 3  # values of qk_matmul_output_mode
@@ -32,8 +32,8 @@ def _attention(node: Node, x: Inputs) -> Tensors:
         k, v = torch.cat([past_key, k], 2), torch.cat([past_value, v], 2)
     shared = q.shape[1] // k.shape[1]
     keys, values = (t if shared == 1 else t.repeat_interleave(shared, 1) for t in (k, v))
-    scores = (q @ keys.transpose(-1, -2)) * (real(node, "scale", 0.0) or 1 / sqrt(q.shape[-1]))
-    raw, cap = scores, real(node, "softcap", 0.0)
+    scores = (q @ keys.transpose(-1, -2)) * (node.real("scale", 0.0) or 1 / sqrt(q.shape[-1]))
+    raw, cap = scores, node.real("softcap", 0.0)
     if cap > 0:
         scores = raw = cap * torch.tanh(scores / cap)
     masked = _masked(node, scores, mask, past, lengths)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.nn import functional
 
-from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, constant_inputs, parameter, present, text
+from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, constant_inputs, present
 from edgec.ir.graph import Node
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
@@ -27,7 +27,7 @@ def windows(node: Node, kernel: Sequence[int]) -> list[tuple[int, int]]:
     sizes, outs = node.operand(0).shape[2:], node.outputs[0].shape[2:]
     strides, dilations = node.integers("strides", (1,) * rank), node.integers("dilations", (1,) * rank)
     given = node.integers("pads", (0,) * 2 * rank)
-    mode = text(node, "auto_pad", "NOTSET")
+    mode = node.text("auto_pad", "NOTSET")
     result = []
     for axis in range(rank):
         needed = (outs[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
@@ -48,7 +48,7 @@ def padded(x: Any, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Any:
 def _conv(node: Node, x: Inputs) -> Tensors:
     rank = x[1].ndim - 2
     pads, symmetric = windows(node, x[1].shape[2:]), (0,) * rank
-    if all(before >= max(after, 0) for before, after in pads) and text(node, "auto_pad", "NOTSET") == "NOTSET":
+    if all(before >= max(after, 0) for before, after in pads) and node.text("auto_pad", "NOTSET") == "NOTSET":
         given = node.integers("pads", (0,) * 2 * rank)
         if given[:rank] == given[rank:]:
             pads, symmetric = [], given[:rank]
@@ -63,7 +63,7 @@ def _conv_transpose(node: Node, x: Inputs) -> Tensors:
     strides, dilations = node.integers("strides", ones), node.integers("dilations", ones)
     full = _TRANSPOSE[rank](x[0], x[1], stride=strides, dilation=dilations, groups=node.integer("group", 1))
     outs, extra = node.outputs[0].shape[2:], node.integers("output_padding", (0,) * rank)
-    mode, given = text(node, "auto_pad", "NOTSET"), node.integers("pads", (0,) * 2 * rank)
+    mode, given = node.text("auto_pad", "NOTSET"), node.integers("pads", (0,) * 2 * rank)
     cuts = []
     for axis in range(rank):
         reach = (x[0].shape[2 + axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
@@ -79,7 +79,7 @@ def _conv_transpose(node: Node, x: Inputs) -> Tensors:
 
 
 def _col2im(node: Node, x: Inputs) -> Tensors:
-    size, block = parameter(node, 1), parameter(node, 2)
+    size, block = node.parameter(1), node.parameter(2)
     pads = node.integers("pads", (0,) * 4)
     assert size is not None
     assert block is not None

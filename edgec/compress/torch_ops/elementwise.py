@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from edgec.compress.torch_ops.rule import Form, Inputs, Tensors, present, real, text
+from edgec.compress.torch_ops.rule import Form, Inputs, Tensors, present
 from edgec.ir.graph import Node
 
 
@@ -45,26 +45,26 @@ def _clip(_node: Node, x: Inputs) -> Tensors:
 
 
 def _gelu(node: Node, x: Inputs) -> Tensors:
-    return [functional.gelu(x[0], approximate=text(node, "approximate", "none"))]
+    return [functional.gelu(x[0], approximate=node.text("approximate", "none"))]
 
 
 def _hard_sigmoid(node: Node, x: Inputs) -> Tensors:
-    return [torch.clamp(x[0] * real(node, "alpha", 0.2) + real(node, "beta", 0.5), 0, 1)]
+    return [torch.clamp(x[0] * node.real("alpha", 0.2) + node.real("beta", 0.5), 0, 1)]
 
 
 def _selu(node: Node, x: Inputs) -> Tensors:
-    alpha, gamma = real(node, "alpha", 1.6732632423543772), real(node, "gamma", 1.0507009873554805)
+    alpha, gamma = node.real("alpha", 1.6732632423543772), node.real("gamma", 1.0507009873554805)
     return [gamma * functional.elu(x[0], alpha)]
 
 
 def _shrink(node: Node, x: Inputs) -> Tensors:
-    bias, bound = real(node, "bias", 0.0), real(node, "lambd", 0.5)
+    bias, bound = node.real("bias", 0.0), node.real("lambd", 0.5)
     zero = torch.zeros_like(x[0])
     return [torch.where(x[0] < -bound, x[0] + bias, torch.where(x[0] > bound, x[0] - bias, zero))]
 
 
 def _thresholded_relu(node: Node, x: Inputs) -> Tensors:
-    return [torch.where(x[0] > real(node, "alpha", 1.0), x[0], torch.zeros_like(x[0]))]
+    return [torch.where(x[0] > node.real("alpha", 1.0), x[0], torch.zeros_like(x[0]))]
 
 
 FORMS: dict[str, Form] = {
@@ -84,15 +84,15 @@ FORMS: dict[str, Form] = {
     "Sigmoid": _unary(torch.sigmoid),
     "HardSigmoid": Form(_hard_sigmoid),
     "HardSwish": _unary(lambda x: x * torch.clamp(x / 6 + 0.5, 0, 1)),
-    "LeakyRelu": Form(lambda node, x: [functional.leaky_relu(x[0], real(node, "alpha", 0.01))]),
-    "Elu": Form(lambda node, x: [functional.elu(x[0], real(node, "alpha", 1.0))]),
+    "LeakyRelu": Form(lambda node, x: [functional.leaky_relu(x[0], node.real("alpha", 0.01))]),
+    "Elu": Form(lambda node, x: [functional.elu(x[0], node.real("alpha", 1.0))]),
     "Selu": Form(_selu),
-    "Celu": Form(lambda node, x: [functional.celu(x[0], real(node, "alpha", 1.0))]),
+    "Celu": Form(lambda node, x: [functional.celu(x[0], node.real("alpha", 1.0))]),
     "Gelu": Form(_gelu),
     "Mish": _unary(functional.mish),
     "Softplus": _unary(functional.softplus),
     "Softsign": _unary(functional.softsign),
-    "Swish": Form(lambda node, x: [x[0] * torch.sigmoid(real(node, "alpha", 1.0) * x[0])]),
+    "Swish": Form(lambda node, x: [x[0] * torch.sigmoid(node.real("alpha", 1.0) * x[0])]),
     "ThresholdedRelu": Form(_thresholded_relu),
     "Shrink": Form(_shrink),
     "Erf": _unary(torch.erf),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from edgec.compress.torch_ops.movement import take
-from edgec.compress.torch_ops.rule import Form, Inputs, Tensors, constant_inputs, parameter, text
+from edgec.compress.torch_ops.rule import Form, Inputs, Tensors, constant_inputs
 from edgec.ir.graph import Node
 
 _REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
@@ -55,7 +55,7 @@ def _gather_nd(node: Node, x: Inputs) -> Tensors:
 
 
 def _scattered(node: Node, data: Any, axis: int, index: Any, updates: Any) -> Any:
-    how = text(node, "reduction", "none")
+    how = node.text("reduction", "none")
     if how == "none":
         return torch.scatter(data, axis, index, updates)
     return torch.scatter_reduce(data, axis, index, updates, _REDUCTIONS[how])
@@ -74,7 +74,7 @@ def _scatter_nd(node: Node, x: Inputs) -> Tensors:
 
 
 def _one_hot(node: Node, x: Inputs) -> Tensors:
-    depth, axis = (parameter(node, 1) or [0])[0], node.integer("axis", -1)
+    depth, axis = (node.parameter(1) or [0])[0], node.integer("axis", -1)
     axis = axis % (x[0].ndim + 1)
     shape = [1] * (x[0].ndim + 1)
     shape[axis] = depth
@@ -84,13 +84,13 @@ def _one_hot(node: Node, x: Inputs) -> Tensors:
 
 def _top_k(node: Node, x: Inputs) -> Tensors:
     """Equal elements come in the order of their indices."""
-    count, axis = (parameter(node, 1) or [0])[0], node.integer("axis", -1)
+    count, axis = (node.parameter(1) or [0])[0], node.integer("axis", -1)
     values, index = torch.sort(x[0], dim=axis, descending=bool(node.integer("largest", 1)), stable=True)
     return [values.narrow(axis, 0, count), index.narrow(axis, 0, count)]
 
 
 def _compress(node: Node, x: Inputs) -> Tensors:
-    places = np.flatnonzero(parameter(node, 1) or [])
+    places = np.flatnonzero(node.parameter(1) or [])
     if "axis" not in node.attributes:
         return [take(x[0].reshape(-1), 0, places)]
     return [take(x[0], node.integer("axis", 0), places)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from edgec.compress.torch_ops.rule import DTYPES, Form, Inputs, Tensors, text
+from edgec.compress.torch_ops.rule import DTYPES, Form, Inputs, Tensors
 from edgec.ir.graph import Node
 
 
@@ -20,7 +20,7 @@ def _binary(function: Callable[[Any, Any], Any]) -> Form:
 
 
 def _shift(node: Node, x: Inputs) -> Tensors:
-    return [x[0] << x[1] if text(node, "direction", "LEFT") == "LEFT" else x[0] >> x[1]]
+    return [x[0] << x[1] if node.text("direction", "LEFT") == "LEFT" else x[0] >> x[1]]
 
 
 def _is_inf(node: Node, x: Inputs) -> Tensors:

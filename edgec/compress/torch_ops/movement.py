@@ -8,15 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from edgec.compress.torch_ops.rule import (
-    Form,
-    Inputs,
-    Reason,
-    Tensors,
-    constant_inputs,
-    parameter,
-    text,
-)
+from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, constant_inputs
 from edgec.ir.graph import Node
 
 
@@ -29,7 +21,7 @@ def _dropout(node: Node, x: Inputs) -> Tensors:
 
 
 def _refuse_dropout(node: Node) -> Reason | None:
-    mode = parameter(node, 2)
+    mode = node.parameter(2)
     if node.input(2) is not None and (mode is None or mode[0]):
         return "torch.training_mode", "Dropout in training mode is random"
     return None
@@ -42,7 +34,7 @@ def _transpose(node: Node, x: Inputs) -> Tensors:
 def _depth_to_space(node: Node, x: Inputs) -> Tensors:
     n, c, h, w = x[0].shape
     s = node.integer("blocksize", 1)
-    if text(node, "mode", "DCR") == "DCR":
+    if node.text("mode", "DCR") == "DCR":
         blocks = x[0].reshape(n, s, s, c // s ** 2, h, w).permute(0, 3, 4, 1, 5, 2)
     else:
         blocks = x[0].reshape(n, c // s ** 2, s, s, h, w).permute(0, 1, 4, 2, 5, 3)
@@ -63,8 +55,8 @@ def take(x: Any, axis: int, places: np.ndarray) -> Any:
 
 
 def _slice(node: Node, x: Inputs) -> Tensors:
-    starts, ends = parameter(node, 1) or [], parameter(node, 2) or []
-    axes, steps = parameter(node, 3), parameter(node, 4)
+    starts, ends = node.parameter(1) or [], node.parameter(2) or []
+    axes, steps = node.parameter(3), node.parameter(4)
     result = x[0]
     for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis = (axes[place] if axes is not None else place) % result.ndim
@@ -86,12 +78,12 @@ def _split(node: Node, x: Inputs) -> Tensors:
 
 
 def _pad(node: Node, x: Inputs) -> Tensors:
-    axes = parameter(node, 3)
-    given = parameter(node, 1) or []
+    axes = node.parameter(3)
+    given = node.parameter(1) or []
     pads = [(0, 0)] * x[0].ndim
     for place, axis in enumerate(axes if axes is not None else range(x[0].ndim)):
         pads[axis] = given[place], given[place + len(given) // 2]
-    mode, fill = text(node, "mode", "constant"), node.input(2)
+    mode, fill = node.text("mode", "constant"), node.input(2)
     if mode == "constant":
         value = 0.0 if fill is None or fill.const is None else fill.const.reshape(-1)[0].item()
         return [functional.pad(x[0], [n for pair in reversed(pads) for n in pair], value=value)]
@@ -115,7 +107,7 @@ def _center_crop_pad(node: Node, x: Inputs) -> Tensors:
 
 
 def _trilu(node: Node, x: Inputs) -> Tensors:
-    k = (parameter(node, 1) or [0])[0]
+    k = (node.parameter(1) or [0])[0]
     return [torch.triu(x[0], k) if node.integer("upper", 1) else torch.tril(x[0], k)]
 
 
@@ -144,7 +136,7 @@ FORMS: dict[str, Form] = {
     "Pad": Form(_pad, refuse=constant_inputs(1, 2, 3)),
     "CenterCropPad": Form(_center_crop_pad),
     "Expand": Form(lambda node, x: [torch.broadcast_to(x[0], node.outputs[0].shape)]),
-    "Tile": Form(lambda node, x: [x[0].repeat(parameter(node, 1) or ())], refuse=constant_inputs(1)),
+    "Tile": Form(lambda node, x: [x[0].repeat(node.parameter(1) or ())], refuse=constant_inputs(1)),
     "Trilu": Form(_trilu, refuse=constant_inputs(1)),
     "ReverseSequence": Form(_reverse_sequence),
 }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, present, real
+from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, present
 from edgec.ir.graph import Node
 
 
@@ -21,7 +21,7 @@ def _along_channels(parameter: Any, rank: int) -> Any:
 def _batch_norm(node: Node, x: Inputs) -> Tensors:
     """Formula: (x - mean) * (gamma / sqrt(var + epsilon)) + beta."""
     gamma, beta, mean, var = (_along_channels(p, x[0].ndim) if x[0].ndim > 1 else p for p in x[1:5])
-    factor = gamma * torch.rsqrt(var + real(node, "epsilon", 1e-5))
+    factor = gamma * torch.rsqrt(var + node.real("epsilon", 1e-5))
     return [x[0] * factor + (beta - mean * factor)]
 
 
@@ -40,19 +40,19 @@ def _standardized(x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, A
 
 
 def _instance_norm(node: Node, x: Inputs) -> Tensors:
-    plain, _, _ = _standardized(x[0], tuple(range(2, x[0].ndim)), real(node, "epsilon", 1e-5))
+    plain, _, _ = _standardized(x[0], tuple(range(2, x[0].ndim)), node.real("epsilon", 1e-5))
     return [plain * _along_channels(x[1], x[0].ndim) + _along_channels(x[2], x[0].ndim)]
 
 
 def _group_norm(node: Node, x: Inputs) -> Tensors:
     batch, groups = x[0].shape[0], node.integer("num_groups", 1)
-    plain, _, _ = _standardized(x[0].reshape(batch, groups, -1), (2,), real(node, "epsilon", 1e-5))
+    plain, _, _ = _standardized(x[0].reshape(batch, groups, -1), (2,), node.real("epsilon", 1e-5))
     return [plain.reshape(x[0].shape) * _along_channels(x[1], x[0].ndim) + _along_channels(x[2], x[0].ndim)]
 
 
 def _layer_norm(node: Node, x: Inputs) -> Tensors:
     axes = tuple(range(node.integer("axis", -1) % x[0].ndim, x[0].ndim))
-    plain, mean, inverse = _standardized(x[0], axes, real(node, "epsilon", 1e-5))
+    plain, mean, inverse = _standardized(x[0], axes, node.real("epsilon", 1e-5))
     result, bias = plain * x[1], present(x, 2)
     return [result if bias is None else result + bias, mean, inverse][:len(node.outputs)]
 
@@ -60,7 +60,7 @@ def _layer_norm(node: Node, x: Inputs) -> Tensors:
 def _rms_norm(node: Node, x: Inputs) -> Tensors:
     axes = tuple(range(node.integer("axis", -1) % x[0].ndim, x[0].ndim))
     square = (x[0] * x[0]).mean(axes, keepdim=True)
-    return [x[0] * torch.rsqrt(square + real(node, "epsilon", 1e-5)) * x[1]]
+    return [x[0] * torch.rsqrt(square + node.real("epsilon", 1e-5)) * x[1]]
 
 
 def _mean_variance_norm(node: Node, x: Inputs) -> Tensors:
@@ -81,8 +81,8 @@ def _lrn(node: Node, x: Inputs) -> Tensors:
     before = (size - 1) // 2
     square = functional.pad(x[0] * x[0], [0, 0] * (x[0].ndim - 2) + [before, size - 1 - before])
     total = sum(square[:, shift:shift + channels] for shift in range(size))
-    scale = real(node, "bias", 1.0) + real(node, "alpha", 1e-4) / size * total
-    return [x[0] / scale ** real(node, "beta", 0.75)]
+    scale = node.real("bias", 1.0) + node.real("alpha", 1e-4) / size * total
+    return [x[0] / scale ** node.real("beta", 0.75)]
 
 
 def _hardmax(node: Node, x: Inputs) -> Tensors:

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from edgec.compress.torch_ops.conv import padded, windows
-from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, text
+from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors
 from edgec.ir.graph import Node
 
 _MAX: dict[int, Any] = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
@@ -69,7 +69,7 @@ def _average_pool(node: Node, x: Inputs) -> Tensors:
     ones = torch.ones(1, 1, *x[0].shape[2:], dtype=x[0].dtype, device=x[0].device)
     if node.integer("count_include_pad", 0):  # what ceil_mode adds beyond the padding is never counted
         given = node.integers("pads", (0,) * 2 * rank)
-        inside = pads if text(node, "auto_pad", "NOTSET") != "NOTSET" else list(zip(given[:rank], given[rank:],
+        inside = pads if node.text("auto_pad", "NOTSET") != "NOTSET" else list(zip(given[:rank], given[rank:],
                                                                                      strict=True))
         ones = padded(ones, inside, 1.0)
         pads = [(before - b, after - a) for (before, after), (b, a) in zip(pads, inside, strict=True)]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, present, real, text
+from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, present
 from edgec.ir.graph import Node
 
 Function = Callable[[Any], Any]
@@ -35,7 +35,7 @@ _ACTIVATIONS: dict[str, tuple[Callable[[Any, float, float], Any], float | None, 
 
 
 def _names(node: Node) -> list[str]:
-    directions = 2 if text(node, "direction", "forward") == "bidirectional" else 1
+    directions = 2 if node.text("direction", "forward") == "bidirectional" else 1
     names = node.attributes.get("activations") or _DEFAULTS[node.op] * directions
     assert isinstance(names, tuple)
     return [n.lower() if isinstance(n, str) else n.decode().lower() for n in names]  # type: ignore[union-attr]
@@ -96,7 +96,7 @@ _STEPS = {"LSTM": _lstm_step, "GRU": _gru_step, "RNN": _rnn_step}
 
 
 def _clipped(node: Node) -> Function:
-    bound = real(node, "clip", 0.0)
+    bound = node.real("clip", 0.0)
     return (lambda x: torch.clamp(x, -bound, bound)) if bound else (lambda x: x)
 
 
@@ -109,7 +109,7 @@ def _run(node: Node, tensors: Inputs) -> Tensors:
         x = x.transpose(0, 1)
         h0, c0 = (None if s is None else s.transpose(0, 1) for s in (h0, c0))
     steps, batch, hidden = x.shape[0], x.shape[1], r.shape[2]
-    acts, direction = _activations(node), text(node, "direction", "forward")
+    acts, direction = _activations(node), node.text("direction", "forward")
     rows, last_h, last_c = [], [], []
     for d in range(w.shape[0]):
         own = acts[d * len(acts) // w.shape[0]:]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, constant_inputs, parameter
+from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, constant_inputs
 from edgec.ir.graph import Node
 
 _CONSTANT_AXES = constant_inputs(1)
@@ -22,7 +22,7 @@ def _refuse_empty(node: Node) -> Reason | None:
 def _reduction(function: Callable[[Any, Sequence[int], bool], Any],
                refuse: Callable[[Node], Reason | None] = _CONSTANT_AXES) -> Form:
     def run(node: Node, x: Inputs) -> Tensors:
-        axes = parameter(node, 1)
+        axes = node.parameter(1)
         if not axes:
             if node.integer("noop_with_empty_axes", 0):
                 return [x[0]]
@@ -49,7 +49,7 @@ def _arg(function: Callable[..., Any]) -> Form:
 
 
 def _cumsum(node: Node, x: Inputs) -> Tensors:
-    axis = (parameter(node, 1) or [0])[0]
+    axis = (node.parameter(1) or [0])[0]
     data = x[0].flip(axis) if node.integer("reverse", 0) else x[0]
     result = data.cumsum(axis)
     if node.integer("exclusive", 0):

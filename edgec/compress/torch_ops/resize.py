@@ -14,16 +14,7 @@ import torch
 from torch.nn import functional
 
 from edgec.compress.torch_ops.movement import take
-from edgec.compress.torch_ops.rule import (
-    Form,
-    Inputs,
-    Reason,
-    Tensors,
-    constant_inputs,
-    parameter,
-    real,
-    text,
-)
+from edgec.compress.torch_ops.rule import Form, Inputs, Reason, Tensors, constant_inputs
 from edgec.ir.graph import Node
 
 _GRID_MODES = {"linear": "bilinear", "bilinear": "bilinear", "nearest": "nearest", "cubic": "bicubic",
@@ -40,8 +31,8 @@ def _scales(node: Node) -> list[float]:
         for axis, factor in zip(axes, given.const.reshape(-1), strict=True):
             result[axis] = float(factor)
         return result
-    sizes = parameter(node, 3) or list(out)
-    policy = text(node, "keep_aspect_ratio_policy", "stretch")
+    sizes = node.parameter(3) or list(out)
+    policy = node.text("keep_aspect_ratio_policy", "stretch")
     factors = [size / data[axis] for axis, size in zip(axes, sizes, strict=True)]
     if policy != "stretch":
         factors = [(min if policy == "not_larger" else max)(factors)] * len(factors)
@@ -53,7 +44,7 @@ def _scales(node: Node) -> list[float]:
 def _positions(node: Node, axis: int, scale: float) -> np.ndarray:
     """Where each output element lies on the source axis."""
     extent, out = node.operand(0).shape[axis], node.outputs[0].shape[axis]
-    mode, y, length = text(node, "coordinate_transformation_mode", "half_pixel"), np.arange(out), scale * extent
+    mode, y, length = node.text("coordinate_transformation_mode", "half_pixel"), np.arange(out), scale * extent
     if mode == "asymmetric":
         return y / scale
     if mode == "align_corners":
@@ -82,10 +73,10 @@ def _cubic(x: np.ndarray, a: float) -> np.ndarray:
 
 def _table(node: Node, axis: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Sources and weights [out, taps] of an axis."""
-    extent, mode = node.operand(0).shape[axis], text(node, "mode", "nearest")
+    extent, mode = node.operand(0).shape[axis], node.text("mode", "nearest")
     where = _positions(node, axis, scale)
     if mode == "nearest":
-        how = text(node, "nearest_mode", "round_prefer_floor")
+        how = node.text("nearest_mode", "round_prefer_floor")
         sources = np.array([[_nearest(float(p), how)] for p in where])
         return sources.clip(0, extent - 1), np.ones(sources.shape)
     width = 1.0 if mode == "linear" else 2.0
@@ -94,7 +85,7 @@ def _table(node: Node, axis: int, scale: float) -> tuple[np.ndarray, np.ndarray]
     sources = np.floor(where).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
     distance = (sources - where[:, None]) * shrink
     weights = np.clip(1 - np.abs(distance), 0, None) if mode == "linear" else _cubic(
-        distance, real(node, "cubic_coeff_a", -0.75))
+        distance, node.real("cubic_coeff_a", -0.75))
     if node.integer("exclude_outside", 0):
         weights = np.where((sources < 0) | (sources >= extent), 0.0, weights)
     if node.integer("exclude_outside", 0) or shrink < 1:
@@ -124,7 +115,7 @@ def _resize(node: Node, x: Inputs) -> Tensors:
 
 
 def _refuse_resize(node: Node) -> Reason | None:
-    if text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+    if node.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         return "torch.resize_mode", "Resize with tf_crop_and_resize"
     if not node.operand(0).dtype.is_float:
         return "torch.dtype", "Resize of integers"
@@ -132,7 +123,7 @@ def _refuse_resize(node: Node) -> Reason | None:
 
 
 def _grid_sample(node: Node, x: Inputs) -> Tensors:
-    mode, padding = _GRID_MODES[text(node, "mode", "linear")], text(node, "padding_mode", "zeros")
+    mode, padding = _GRID_MODES[node.text("mode", "linear")], node.text("padding_mode", "zeros")
     corners, grid = bool(node.integer("align_corners", 0)), x[1]
     if mode == "bicubic" and padding == "border":  # ONNX moves the places to the border, torch the taps around them
         limit = torch.tensor([1.0 if corners else 1 - 1 / n for n in reversed(x[0].shape[2:])]).to(grid)
@@ -142,13 +133,13 @@ def _grid_sample(node: Node, x: Inputs) -> Tensors:
 
 def _refuse_grid(node: Node) -> Reason | None:
     rank = node.operand(0).type.rank
-    if rank not in (4, 5) or (rank == 5 and "cubic" in text(node, "mode", "linear")):
-        return "torch.grid_rank", f"GridSample, mode {text(node, 'mode', 'linear')}, of {rank} axes"
+    if rank not in (4, 5) or (rank == 5 and "cubic" in node.text("mode", "linear")):
+        return "torch.grid_rank", f"GridSample, mode {node.text('mode', 'linear')}, of {rank} axes"
     return None
 
 
 def _affine_grid(node: Node, x: Inputs) -> Tensors:
-    size, corners = parameter(node, 1) or [], bool(node.integer("align_corners", 0))
+    size, corners = node.parameter(1) or [], bool(node.integer("align_corners", 0))
     return [functional.affine_grid(x[0], size, align_corners=corners)]
 
 

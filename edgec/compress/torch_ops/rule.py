@@ -74,25 +74,6 @@ def constant_inputs(*indices: int) -> Callable[[Node], Reason | None]:
     return refuse
 
 
-def parameter(node: Node, index: int) -> list[int] | None:
-    """The integers of a constant parameter input, None if it is absent."""
-    value = node.input(index)
-    if value is None or value.const is None:
-        return None
-    return [int(v) for v in value.const.reshape(-1)]
-
-
-def real(node: Node, name: str, default: float) -> float:
-    """An attribute that is one float."""
-    return float(node.attributes.get(name, default))  # type: ignore[arg-type]
-
-
-def text(node: Node, name: str, default: str) -> str:
-    """An attribute that is a string."""
-    value = node.attributes.get(name, default)
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def present(tensors: Inputs, index: int) -> Any | None:
     """Input `index`, None if it is absent."""
     return tensors[index] if index < len(tensors) else None

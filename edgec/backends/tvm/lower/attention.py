@@ -18,7 +18,7 @@ from edgec.backends.tvm.lower import math
 from edgec.backends.tvm.lower.loops import Memory, read, shifted, write, written
 from edgec.backends.tvm.lower.products import Matrix, products
 from edgec.backends.tvm.lower.reduce import largest
-from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, dtype_name, extents, integer, real
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, dtype_name, extents
 from edgec.backends.tvm.lower.shapes import SUM, Expr, at, bind, constant, dtype_of, element, reduced, reshape, select
 from edgec.ir.graph import Node, Value
 from edgec.ir.types import DType, TensorType
@@ -50,8 +50,8 @@ class _Shape:
 def _shape(node: Node) -> _Shape:
     q, k, v, past = node.operand(0), node.operand(1), node.operand(2), node.input(4)
     flat = q.type.rank == 3
-    heads = integer(node, "q_num_heads", 0) if flat else q.shape[1]
-    kv_heads = integer(node, "kv_num_heads", 0) if flat else k.shape[1]
+    heads = node.integer("q_num_heads", 0) if flat else q.shape[1]
+    kv_heads = node.integer("kv_num_heads", 0) if flat else k.shape[1]
     before = past.shape[2] if past is not None else 0
     return _Shape(q.shape[0], heads, kv_heads, q.shape[-2], before, before + k.shape[-2],
                   q.shape[2] // heads if flat else q.shape[3], v.shape[2] // kv_heads if flat else v.shape[3],
@@ -96,7 +96,7 @@ def _scores(s: _Shape, q: Any, keys: Any, scale: float) -> te.Tensor:
 
 def _masked(node: Node, s: _Shape, scores: Any, mask: Any | None, lengths: Any | None) -> te.Tensor:
     """Scores + the mask, -inf where a key must not be seen."""
-    causal = bool(integer(node, "is_causal", 0))
+    causal = bool(node.integer("is_causal", 0))
     if mask is None and lengths is None and not causal:
         return scores
     never = constant(float("-inf"), s.dtype)
@@ -147,8 +147,8 @@ def _attention(node: Node, tensors: Inputs) -> Tensors:
     given: list[Any] = [*tensors, *[None] * (7 - len(tensors))]
     q, k, v, mask, past_key, past_value, lengths = given
     keys, values = _cached(s, k, past_key, s.width), _cached(s, v, past_value, s.value_width)
-    scores: Any = _scores(s, q, keys, real(node, "scale", 0.0) or 1 / sqrt(s.width))
-    softcap = real(node, "softcap", 0.0)
+    scores: Any = _scores(s, q, keys, node.real("scale", 0.0) or 1 / sqrt(s.width))
+    softcap = node.real("softcap", 0.0)
     if softcap > 0:
         cap, raw = constant(softcap, s.dtype), scores
         scores = te.compute(s.scores, lambda *i: element(lambda: cap * math.tanh(bind(raw(*i) / cap))), "softcap")
@@ -165,7 +165,7 @@ def _attention(node: Node, tensors: Inputs) -> Tensors:
     if len(node.outputs[0].shape) == 3:
         rows = te.compute((s.batch, s.queries, s.heads, s.value_width), lambda b, i, h, e: mixed(b, h, i, e), "rows")
         result = reshape(rows, node.outputs[0].shape)
-    mode = integer(node, "qk_matmul_output_mode", 0)
+    mode = node.integer("qk_matmul_output_mode", 0)
     shown = shares if mode == _AFTER_SOFTMAX else masked if mode == _AFTER_MASK else scores
     return [result, keys, values, shown][:len(node.outputs)]
 
@@ -177,9 +177,9 @@ def _rotary(node: Node, tensors: Inputs) -> Tensors:
     sines: Any = tensors[2]
     positions = tensors[3] if len(tensors) > 3 else None
     flat = len(extents(x)) == 3
-    head = extents(x)[2] // integer(node, "num_heads", 1) if flat else extents(x)[3]
-    turned = integer(node, "rotary_embedding_dim", 0) or head
-    half, interleaved = turned // 2, bool(integer(node, "interleaved", 0))
+    head = extents(x)[2] // node.integer("num_heads", 1) if flat else extents(x)[3]
+    turned = node.integer("rotary_embedding_dim", 0) or head
+    half, interleaved = turned // 2, bool(node.integer("interleaved", 0))
 
     def body(*index: Expr) -> Expr:
         b, position = index[0], index[1] if flat else index[2]
@@ -225,9 +225,9 @@ def _refuse_attention(node: Node) -> Reason | None:
     reason = _refuse_type(node)
     if reason is not None:
         return reason
-    if integer(node, "softmax_precision", 1) != 1:
+    if node.integer("softmax_precision", 1) != 1:
         return "tvm.no_lowering", "Attention computes its softmax in the type of Q"
-    if integer(node, "left_window_size", -1) >= 0 or integer(node, "right_window_size", -1) >= 0:
+    if node.integer("left_window_size", -1) >= 0 or node.integer("right_window_size", -1) >= 0:
         return "tvm.no_lowering", "Attention with a sliding window"
     shape = _shape(node)
     if shape.heads % shape.kv_heads:

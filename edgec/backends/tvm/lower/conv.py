@@ -9,7 +9,7 @@ import numpy as np
 from tvm import te, tirx
 
 from edgec.backends.tvm.lower.quantize import saturated
-from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integer, integers, text
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integers
 from edgec.backends.tvm.lower.shapes import Expr, constant, dtype_of, pad
 from edgec.ir.graph import Node
 
@@ -19,7 +19,7 @@ def padding(node: Node, spatial: list[int], out: list[int], kernel: list[int]) -
 
     out: output extents; kernel: extents of the dilated window. Source: ONNX operator Conv, attribute auto_pad.
     """
-    auto = text(node, "auto_pad", "NOTSET")
+    auto = node.text("auto_pad", "NOTSET")
     strides = integers(node, "strides") or [1] * len(spatial)
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         result = []
@@ -70,7 +70,7 @@ def _conv(node: Node, tensors: Inputs) -> Tensors:
     dilated = [(k - 1) * d + 1 for k, d in zip(window, dilations, strict=True)]
     pads = padding(node, list(extents(x)[2:]), list(out[2:]), dilated)
     y = convolve(x, w, out, strides=integers(node, "strides") or ones, dilations=dilations, pads=pads,
-                 group=integer(node, "group", 1), accumulator=dtype_of(x))
+                 group=node.integer("group", 1), accumulator=dtype_of(x))
     return [add_channel(y, bias)]
 
 
@@ -81,7 +81,7 @@ def transposed_pads(node: Node) -> list[int]:
     assert weight is not None
     spatial, window = data.shape[2:], weight.shape[2:]
     ones = [1] * len(spatial)
-    auto = text(node, "auto_pad", "NOTSET")
+    auto = node.text("auto_pad", "NOTSET")
     explicit = integers(node, "pads")
     if auto == "NOTSET" and integers(node, "output_shape") is None:
         return (explicit or [0] * (2 * len(spatial)))[:len(spatial)]
@@ -100,7 +100,7 @@ def _conv_transpose(node: Node, tensors: Inputs) -> Tensors:
     """A convolution of the input, spread out by the strides, with the mirrored window."""
     x, w = tensors[0], tensors[1]
     channels, per_group, *window = extents(w)
-    group = integer(node, "group", 1)
+    group = node.integer("group", 1)
     ones = [1] * len(window)
     strides, dilations = integers(node, "strides") or ones, integers(node, "dilations") or ones
     cut = transposed_pads(node)
@@ -203,7 +203,7 @@ def _integer_sums(node: Node, x: Any, x_zero: Any | None, w: Any, w_zero: Any | 
                                                               zip(window, dilations, strict=True)])
     return convolve(_centered(x, x_zero, "centered"), _centered(w, w_zero, "weights"), out,
                     strides=integers(node, "strides") or ones, dilations=dilations, pads=pads,
-                    group=integer(node, "group", 1), accumulator="int32")
+                    group=node.integer("group", 1), accumulator="int32")
 
 
 def _conv_integer(node: Node, tensors: Inputs) -> Tensors:

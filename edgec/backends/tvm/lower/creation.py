@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import te, tirx
 
-from edgec.backends.tvm.lower.rule import Inputs, Lowering, Tensors, constant_inputs, dtype_name, integer
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Tensors, constant_inputs, dtype_name
 from edgec.backends.tvm.lower.shapes import Expr, constant, select
 from edgec.ir.graph import Node
 
@@ -21,7 +21,7 @@ def _constant_of_shape(node: Node, tensors: Inputs) -> Tensors:
 
 
 def _eye_like(node: Node, tensors: Inputs) -> Tensors:
-    out, k = node.outputs[0], integer(node, "k", 0)
+    out, k = node.outputs[0], node.integer("k", 0)
     one, zero = (constant(v, dtype_name(out.dtype)) for v in (1, 0))
     return [te.compute(out.shape, lambda i, j: select(tirx.EQ(j - i, k), one, zero), "eye_like")]
 

@@ -10,7 +10,7 @@ import numpy as np
 from tvm import te, tirx
 
 from edgec.backends.tvm.lower import math
-from edgec.backends.tvm.lower.rule import Inputs, Lowering, Tensors, dtype_name, integer, real, text
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Tensors, dtype_name
 from edgec.backends.tvm.lower.shapes import Expr, at, bind, constant, dtype_of, element, select
 from edgec.ir.graph import Node
 
@@ -77,7 +77,7 @@ def _divide(a: Expr, b: Expr) -> Expr:
 
 
 def _mod(node: Node, a: Expr, b: Expr) -> Expr:
-    truncated = bool(integer(node, "fmod", 0))
+    truncated = bool(node.integer("fmod", 0))
     if is_float(a):
         name = "fmodf" if dtype_of(a) == "float32" else "fmod"
         rest = bind(tirx.call_pure_extern(dtype_of(a), name, a, b))
@@ -176,39 +176,39 @@ def _elu(x: Expr, alpha: float) -> Expr:
 
 
 def _celu(node: Node, x: Expr) -> Expr:
-    alpha = real(node, "alpha", 1.0)
+    alpha = node.real("alpha", 1.0)
     zero = constant(0, dtype_of(x))
     scaled = select(x < zero, x / constant(alpha, dtype_of(x)), zero)
     return select(x < zero, constant(alpha, dtype_of(x)) * math.expm1_negative(scaled), x)
 
 
 def _selu(node: Node, x: Expr) -> Expr:
-    alpha, gamma = real(node, "alpha", 1.67326319217681884765625), real(node, "gamma", 1.05070102214813232421875)
+    alpha, gamma = node.real("alpha", 1.67326319217681884765625), node.real("gamma", 1.05070102214813232421875)
     return constant(gamma, dtype_of(x)) * _elu(x, alpha)
 
 
 def _gelu(node: Node, x: Expr) -> Expr:
     half, one = constant(0.5, dtype_of(x)), constant(1, dtype_of(x))
-    if text(node, "approximate", "none") == "tanh":
+    if node.text("approximate", "none") == "tanh":
         inner = constant(sqrt(2 / np.pi), dtype_of(x)) * (x + constant(0.044715, dtype_of(x)) * x * x * x)
         return half * x * (one + math.tanh(inner))
     return half * x * (one + math.erf(x * constant(sqrt(0.5), dtype_of(x))))
 
 
 def _thresholded(node: Node, x: Expr) -> Expr:
-    return select(x > constant(real(node, "alpha", 1.0), dtype_of(x)), x, constant(0, dtype_of(x)))
+    return select(x > constant(node.real("alpha", 1.0), dtype_of(x)), x, constant(0, dtype_of(x)))
 
 
 def _shrink(node: Node, x: Expr) -> Expr:
     if is_float(x):
-        bias, lambd = constant(real(node, "bias", 0.0), dtype_of(x)), constant(real(node, "lambd", 0.5), dtype_of(x))
+        bias, lambd = constant(node.real("bias", 0.0), dtype_of(x)), constant(node.real("lambd", 0.5), dtype_of(x))
         return select(x < -lambd, x + bias, select(x > lambd, x - bias, constant(0, dtype_of(x))))
     wide = x.astype("float64")
     return _shrink(node, wide).astype(dtype_of(x))
 
 
 def _swish(node: Node, x: Expr) -> Expr:
-    alpha = real(node, "alpha", 1.0)
+    alpha = node.real("alpha", 1.0)
     return x * math.sigmoid(x if alpha == 1.0 else constant(alpha, dtype_of(x)) * x)
 
 
@@ -217,7 +217,7 @@ def _relu(x: Expr) -> Expr:
 
 
 def _leaky(node: Node, x: Expr) -> Expr:
-    return select(x < constant(0, dtype_of(x)), constant(real(node, "alpha", 0.01), dtype_of(x)) * x, x)
+    return select(x < constant(0, dtype_of(x)), constant(node.real("alpha", 0.01), dtype_of(x)) * x, x)
 
 
 def _absolute(x: Expr) -> Expr:
@@ -266,12 +266,12 @@ LOWERINGS: dict[str, Lowering] = {
     "Softplus": unary(math.softplus),
     "Softsign": unary(lambda x: x / (constant(1, dtype_of(x)) + tirx.abs(x))),
     "Mish": unary(lambda x: x * math.tanh(math.softplus(x))),
-    "HardSigmoid": pointwise(lambda n, x: _hard_sigmoid(x, real(n, "alpha", 0.2), real(n, "beta", 0.5))),
+    "HardSigmoid": pointwise(lambda n, x: _hard_sigmoid(x, n.real("alpha", 0.2), n.real("beta", 0.5))),
     "HardSwish": unary(lambda x: x * _hard_sigmoid(x, 1 / 6, 0.5)),
     "Relu": unary(_relu),
     "LeakyRelu": pointwise(_leaky),
     "PRelu": binary(lambda x, slope: select(x < constant(0, dtype_of(x)), slope * x, x)),
-    "Elu": pointwise(lambda n, x: _elu(x, real(n, "alpha", 1.0))),
+    "Elu": pointwise(lambda n, x: _elu(x, n.real("alpha", 1.0))),
     "Selu": pointwise(_selu),
     "Celu": pointwise(_celu),
     "Gelu": pointwise(_gelu),

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-from edgec.backends.tvm.lower.rule import Inputs, Tensors, extents, integer, text
+from edgec.backends.tvm.lower.rule import Inputs, Tensors, extents
 from edgec.backends.tvm.lower.shapes import Expr, bind, constant, dtype_of, element, select
 from edgec.ir.graph import Node
 
@@ -23,8 +23,8 @@ def sampled(node: Node, tensors: Inputs) -> Tensors:
     x: Any = tensors[0]
     grid: Any = tensors[1]
     spatial = extents(x)[2:]
-    mode, padding = text(node, "mode", "linear"), text(node, "padding_mode", "zeros")
-    corners = bool(integer(node, "align_corners", 0))
+    mode, padding = node.text("mode", "linear"), node.text("padding_mode", "zeros")
+    corners = bool(node.integer("align_corners", 0))
     dtype = dtype_of(x)
     places = [_position(grid, axis, extent, mode, padding, corners) for axis, extent in enumerate(spatial)]
 

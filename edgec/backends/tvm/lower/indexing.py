@@ -15,17 +15,7 @@ from tvm import te, tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgec.backends.tvm.lower.loops import Memory, each, memory, read, write, written
-from edgec.backends.tvm.lower.rule import (
-    Inputs,
-    Lowering,
-    Reason,
-    Tensors,
-    constant_inputs,
-    extents,
-    first_of,
-    integer,
-    text,
-)
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, constant_inputs, extents, first_of
 from edgec.backends.tvm.lower.shapes import Expr, constant, dtype_of, select
 from edgec.ir.graph import Node
 from edgec.kernels.emit import loop, when
@@ -56,7 +46,7 @@ def _constant_in_range(input_: int, axes: Callable[[Node], list[int]]) -> Callab
 
 
 def _axis(node: Node, default: int = 0) -> int:
-    return integer(node, "axis", default) % max(node.operand(0).type.rank, 1)
+    return node.integer("axis", default) % max(node.operand(0).type.rank, 1)
 
 
 def _on_axis(node: Node) -> list[int]:
@@ -102,7 +92,7 @@ def _gather_elements(node: Node, tensors: Inputs) -> Tensors:
 
 
 def _gather_nd(node: Node, tensors: Inputs) -> Tensors:
-    data, indices, batch = tensors[0], tensors[1], integer(node, "batch_dims", 0)
+    data, indices, batch = tensors[0], tensors[1], node.integer("batch_dims", 0)
     *outer, depth = extents(indices)
     shape = extents(data)
 
@@ -114,14 +104,14 @@ def _gather_nd(node: Node, tensors: Inputs) -> Tensors:
 
 
 def _indexed(node: Node) -> list[int]:
-    batch = integer(node, "batch_dims", 0)
+    batch = node.integer("batch_dims", 0)
     return list(node.operand(0).shape[batch:batch + node.operand(1).shape[-1]])
 
 
 # -- scattering -------------------------------------------------------------------------------------------------------
 
 def _merged(node: Node, old: Expr, new: Expr) -> Expr:
-    way = text(node, "reduction", "none")
+    way = node.text("reduction", "none")
     if way == "none":
         return new
     if dtype_of(old) == "bool":
@@ -170,9 +160,9 @@ def _tensor_scatter(node: Node, tensors: Inputs) -> Tensors:
     """The update replaces positions start .. start + length of an axis, for a start per sample."""
     past, update = tensors[0], tensors[1]
     starts = tensors[2] if len(tensors) > 2 else None
-    axis = integer(node, "axis", -2) % len(past.shape)
+    axis = node.integer("axis", -2) % len(past.shape)
     extent, length = extents(past)[axis], extents(update)[axis]
-    circular = text(node, "mode", "linear") == "circular"
+    circular = node.text("mode", "linear") == "circular"
 
     def body(*index: Expr) -> Expr:
         start = constant(0, "int32") if starts is None else starts(index[0]).astype("int32")
@@ -190,7 +180,7 @@ def _tensor_scatter(node: Node, tensors: Inputs) -> Tensors:
 def _one_hot(node: Node, tensors: Inputs) -> Tensors:
     indices, values = tensors[0], tensors[2]
     out = node.outputs[0]
-    axis = integer(node, "axis", -1) % len(out.shape)
+    axis = node.integer("axis", -1) % len(out.shape)
     depth = out.shape[axis]
 
     def body(*index: Expr) -> Expr:
@@ -205,7 +195,7 @@ def _top_k(node: Node, tensors: Inputs) -> Tensors:
     """Row by row, each element moves past the worse ones of the best so far; of equal ones the first stays ahead."""
     shape, axis = extents(tensors[0]), _axis(node, -1)
     count = node.outputs[0].shape[axis]
-    largest = bool(integer(node, "largest", 1))
+    largest = bool(node.integer("largest", 1))
 
     def body(ins: list[Memory], outs: list[Memory]) -> None:
         best, place = memory((count,), dtype_of(tensors[0])), memory((count,), "int32")
@@ -252,8 +242,8 @@ def _numbers(values: list[int]) -> Callable[..., Expr]:
 
 def _shape(node: Node, tensors: Inputs) -> Tensors:
     shape = list(node.operand(0).shape)
-    end = integer(node, "end", len(shape))
-    return [te.compute(node.outputs[0].shape, _numbers(shape[integer(node, "start", 0):end]), "shape")]
+    end = node.integer("end", len(shape))
+    return [te.compute(node.outputs[0].shape, _numbers(shape[node.integer("start", 0):end]), "shape")]
 
 
 def _size(node: Node, tensors: Inputs) -> Tensors:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tvm import tirx
 
 from edgec.backends.tvm.lower.elementwise import binary, is_float, pointwise, unary
-from edgec.backends.tvm.lower.rule import Lowering, integer, text
+from edgec.backends.tvm.lower.rule import Lowering
 from edgec.backends.tvm.lower.shapes import Expr, bind, constant, dtype_of, select
 from edgec.ir.graph import Node
 
@@ -28,7 +28,7 @@ def _shift(node: Node, a: Expr, b: Expr) -> Expr:
     width = constant(int(dtype.removeprefix("u").removeprefix("int")), dtype)
     inside = bind(b < width if dtype.startswith("uint") else tirx.all(b >= zero, b < width))
     amount = bind(select(inside, b, zero))
-    if text(node, "direction", "LEFT") == "LEFT":
+    if node.text("direction", "LEFT") == "LEFT":
         return select(inside, tirx.shift_left(a, amount), zero)
     beyond = zero if dtype.startswith("uint") else select(a < zero, constant(-1, dtype), zero)
     return select(inside, tirx.shift_right(a, amount), beyond)
@@ -38,9 +38,9 @@ def _is_inf(node: Node, x: Expr) -> Expr:
     positive = x == constant(float("inf"), dtype_of(x))
     negative = x == constant(float("-inf"), dtype_of(x))
     wanted = []
-    if integer(node, "detect_positive", 1):
+    if node.integer("detect_positive", 1):
         wanted.append(positive)
-    if integer(node, "detect_negative", 1):
+    if node.integer("detect_negative", 1):
         wanted.append(negative)
     return tirx.any(*wanted) if wanted else constant(False, "bool")
 

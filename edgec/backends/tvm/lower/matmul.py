@@ -7,7 +7,7 @@ from typing import Any
 from tvm import te, tirx
 
 from edgec.backends.tvm.lower.quantize import saturated
-from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integer, real, text
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents
 from edgec.backends.tvm.lower.shapes import SUM, Expr, at, constant, dtype_of, reduced
 from edgec.ir.graph import Node
 
@@ -74,8 +74,8 @@ def _qlinear_matmul(node: Node, tensors: Inputs) -> Tensors:
 def _gemm(node: Node, tensors: Inputs) -> Tensors:
     a, b = tensors[0], tensors[1]
     c = tensors[2] if len(tensors) > 2 else None
-    flip_a, flip_b = integer(node, "transA", 0), integer(node, "transB", 0)
-    alpha, beta = real(node, "alpha", 1.0), real(node, "beta", 1.0)
+    flip_a, flip_b = node.integer("transA", 0), node.integer("transB", 0)
+    alpha, beta = node.real("alpha", 1.0), node.real("beta", 1.0)
     out = node.outputs[0].shape
     dtype = dtype_of(a)
     length = extents(a)[0 if flip_a else 1]
@@ -105,7 +105,7 @@ def _gemm(node: Node, tensors: Inputs) -> Tensors:
 
 
 def _einsum_terms(node: Node) -> tuple[list[str], str] | None:
-    equation = text(node, "equation", "").replace(" ", "")
+    equation = node.text("equation", "").replace(" ", "")
     left, arrow, right = equation.partition("->")
     terms = left.split(",")
     if "." in equation:

@@ -16,10 +16,7 @@ from edgec.backends.tvm.lower.rule import (
     constant_inputs,
     extents,
     first_of,
-    integer,
     integers,
-    parameter,
-    text,
 )
 from edgec.backends.tvm.lower.shapes import Expr, at, constant, dtype_of, pad, reshape, select
 from edgec.ir.graph import Node
@@ -39,7 +36,7 @@ def _transpose(node: Node, tensors: Inputs) -> Tensors:
 
 def _concat(node: Node, tensors: Inputs) -> Tensors:
     parts = [t for t in tensors if 0 not in extents(t)] or tensors[:1]
-    axis = integer(node, "axis", 0) % len(parts[0].shape)
+    axis = node.integer("axis", 0) % len(parts[0].shape)
     starts = np.cumsum([0, *(extents(t)[axis] for t in parts)]).tolist()
 
     def element(*index: Expr) -> Expr:
@@ -56,7 +53,7 @@ def _concat(node: Node, tensors: Inputs) -> Tensors:
 
 def _split(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
-    axis = integer(node, "axis", 0) % len(x.shape)
+    axis = node.integer("axis", 0) % len(x.shape)
     starts = np.cumsum([0, *(o.shape[axis] for o in node.outputs)]).tolist()
 
     def part(start: int, shape: tuple[int, ...]) -> te.Tensor:
@@ -68,9 +65,9 @@ def _split(node: Node, tensors: Inputs) -> Tensors:
 def _slice(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
     shape = extents(x)
-    starts, ends = parameter(node, 1) or [], parameter(node, 2) or []
-    axes = parameter(node, 3) or list(range(len(starts)))
-    steps = parameter(node, 4) or [1] * len(starts)
+    starts, ends = node.parameter(1) or [], node.parameter(2) or []
+    axes = node.parameter(3) or list(range(len(starts)))
+    steps = node.parameter(4) or [1] * len(starts)
     first, stride = [0] * len(shape), [1] * len(shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis %= len(shape)
@@ -103,13 +100,13 @@ def _pad_source(mode: str, i: Expr, before: int, extent: int, total: int) -> Exp
 def _pad(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
     shape = extents(x)
-    pads = parameter(node, 1) or []
-    axes = parameter(node, 3)
+    pads = node.parameter(1) or []
+    axes = node.parameter(3)
     axes = list(range(len(shape))) if axes is None else [a % len(shape) for a in axes]
     before, after = [0] * len(shape), [0] * len(shape)
     for k, axis in enumerate(axes):
         before[axis], after[axis] = pads[k], pads[k + len(axes)]
-    mode = text(node, "mode", "constant")
+    mode = node.text("mode", "constant")
     out = node.outputs[0].shape
     if mode == "constant":
         filler = node.input(2)
@@ -156,12 +153,12 @@ def _tile(node: Node, tensors: Inputs) -> Tensors:
 
 def _depth_to_space(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
-    block = integer(node, "blocksize", 1)
+    block = node.integer("blocksize", 1)
     depth = node.outputs[0].shape[1]
 
     def element(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
         inner = tirx.indexmod(h, block) * block + tirx.indexmod(w, block)
-        channel = inner * depth + c if text(node, "mode", "DCR") == "DCR" else c * (block * block) + inner
+        channel = inner * depth + c if node.text("mode", "DCR") == "DCR" else c * (block * block) + inner
         return x(n, channel, tirx.indexdiv(h, block), tirx.indexdiv(w, block))
 
     return [te.compute(node.outputs[0].shape, element, "depth_to_space")]
@@ -169,12 +166,12 @@ def _depth_to_space(node: Node, tensors: Inputs) -> Tensors:
 
 def _space_to_depth(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
-    block = integer(node, "blocksize", 1)
+    block = node.integer("blocksize", 1)
     depth = extents(x)[1]
 
     def element(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
         blocks = block * block
-        dcr = text(node, "mode", "DCR") == "DCR"
+        dcr = node.text("mode", "DCR") == "DCR"
         inner = tirx.indexdiv(c, depth) if dcr else tirx.indexmod(c, blocks)
         channel = tirx.indexmod(c, depth) if dcr else tirx.indexdiv(c, blocks)
         return x(n, channel, h * block + tirx.indexdiv(inner, block), w * block + tirx.indexmod(inner, block))
@@ -184,9 +181,9 @@ def _space_to_depth(node: Node, tensors: Inputs) -> Tensors:
 
 def _trilu(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
-    k = (parameter(node, 1) or [0])[0]
+    k = (node.parameter(1) or [0])[0]
     k = max(min(k, 1 << 30), -(1 << 30))
-    upper = integer(node, "upper", 1)
+    upper = node.integer("upper", 1)
 
     def element(*index: Expr) -> Expr:
         distance = index[-1] - index[-2]
@@ -197,7 +194,7 @@ def _trilu(node: Node, tensors: Inputs) -> Tensors:
 
 def _reverse_sequence(node: Node, tensors: Inputs) -> Tensors:
     x, lengths = tensors
-    batch, time = integer(node, "batch_axis", 1), integer(node, "time_axis", 0)
+    batch, time = node.integer("batch_axis", 1), node.integer("time_axis", 0)
 
     def element(*index: Expr) -> Expr:
         length = lengths(index[batch]).astype("int32")

@@ -8,7 +8,7 @@ from tvm import te, tirx
 
 from edgec.backends.tvm.lower import math
 from edgec.backends.tvm.lower.reduce import largest, total, without
-from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integer, integers, real
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integers
 from edgec.backends.tvm.lower.shapes import (
     SUM,
     Expr,
@@ -56,7 +56,7 @@ def standardize(x: te.Tensor, axes: list[int], epsilon: float) -> te.Tensor:
 
 def _batch(node: Node, tensors: Inputs) -> Tensors:
     x, gamma, beta, mean, variance = tensors
-    epsilon = real(node, "epsilon", 1e-5)
+    epsilon = node.real("epsilon", 1e-5)
     scale = te.compute(variance.shape, lambda c: gamma(c) * _inverse_deviation(variance(c), epsilon), "scale")
 
     def body(*index: Expr) -> Expr:
@@ -68,16 +68,16 @@ def _batch(node: Node, tensors: Inputs) -> Tensors:
 
 def _instance(node: Node, tensors: Inputs) -> Tensors:
     x, gamma, beta = tensors
-    y = standardize(x, list(range(2, len(x.shape))), real(node, "epsilon", 1e-5))
+    y = standardize(x, list(range(2, len(x.shape))), node.real("epsilon", 1e-5))
     return [te.compute(x.shape, lambda *i: y(*i) * gamma(i[1]) + beta(i[1]), "instance_normalization")]
 
 
 def _group(node: Node, tensors: Inputs) -> Tensors:
     x, gamma, beta = tensors
     shape = extents(x)
-    groups = integer(node, "num_groups", 1)
+    groups = node.integer("num_groups", 1)
     grouped = reshape(x, (shape[0], groups, prod(shape[1:]) // groups), "grouped")
-    y = reshape(standardize(grouped, [2], real(node, "epsilon", 1e-5)), shape, "ungrouped")
+    y = reshape(standardize(grouped, [2], node.real("epsilon", 1e-5)), shape, "ungrouped")
     return [te.compute(shape, lambda *i: y(*i) * gamma(i[1]) + beta(i[1]), "group_normalization")]
 
 
@@ -85,10 +85,10 @@ def _layer(node: Node, tensors: Inputs) -> Tensors:
     x, gamma = tensors[0], tensors[1]
     beta = tensors[2] if len(tensors) > 2 else None
     shape = extents(x)
-    first = integer(node, "axis", -1) % len(shape)
+    first = node.integer("axis", -1) % len(shape)
     axes = list(range(first, len(shape)))
     count = constant(prod(shape[first:]), dtype_of(x))
-    epsilon = real(node, "epsilon", 1e-5)
+    epsilon = node.real("epsilon", 1e-5)
     sums = total(x, axes, lambda v: v, "mean_sum")
     mean = te.compute(sums.shape, lambda *i: sums(*i) / count, "mean")
 
@@ -117,9 +117,9 @@ def _layer(node: Node, tensors: Inputs) -> Tensors:
 def _rms(node: Node, tensors: Inputs) -> Tensors:
     x, gamma = tensors
     shape = extents(x)
-    first = integer(node, "axis", -1) % len(shape)
+    first = node.integer("axis", -1) % len(shape)
     count = constant(prod(shape[first:]), dtype_of(x))
-    epsilon = real(node, "epsilon", 1e-5)
+    epsilon = node.real("epsilon", 1e-5)
     squares = total(x, list(range(first, len(shape))), _square, "squares")
     scale = te.compute(squares.shape, lambda *i: _inverse_deviation(squares(*i) / count, epsilon), "scale")
     return [te.compute(shape, lambda *i: x(*i) * scale(*i[:first]) * at(gamma, i), "rms_normalization")]
@@ -149,7 +149,7 @@ def _mean_variance(node: Node, tensors: Inputs) -> Tensors:
 def _lrn(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
     shape = extents(x)
-    size = integer(node, "size", 1)
+    size = node.integer("size", 1)
     dtype = dtype_of(x)
     before, after = (size - 1) // 2, size // 2
     squares = te.compute(shape, lambda *i: x(*i) * x(*i), "squares")
@@ -161,7 +161,7 @@ def _lrn(node: Node, tensors: Inputs) -> Tensors:
         return te.sum(wide(n, c + k, *position), axis=[k])
 
     sums = te.compute(shape, window, "window")
-    alpha, beta, bias = real(node, "alpha", 1e-4), real(node, "beta", 0.75), real(node, "bias", 1.0)
+    alpha, beta, bias = node.real("alpha", 1e-4), node.real("beta", 0.75), node.real("bias", 1.0)
 
     def body(*index: Expr) -> Expr:
         base = constant(bias, dtype) + constant(alpha / size, dtype) * sums(*index)
@@ -172,8 +172,8 @@ def _lrn(node: Node, tensors: Inputs) -> Tensors:
 
 def _lp(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
-    axis = integer(node, "axis", -1) % len(x.shape)
-    p = integer(node, "p", 2)
+    axis = node.integer("axis", -1) % len(x.shape)
+    p = node.integer("p", 2)
     zero = constant(0, dtype_of(x))
     sums = total(x, [axis], lambda v: tirx.abs(v) if p == 1 else _square(v), "norm_sum")
     norm = te.compute(sums.shape, lambda *i: sums(*i) if p == 1 else tirx.sqrt(sums(*i)), "norm")
@@ -207,14 +207,14 @@ def softmax(x: te.Tensor, axis: int, *, logarithm: bool = False) -> te.Tensor:
 
 def _softmax(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
-    return [softmax(x, integer(node, "axis", -1) % len(x.shape), logarithm=node.op == "LogSoftmax")]
+    return [softmax(x, node.integer("axis", -1) % len(x.shape), logarithm=node.op == "LogSoftmax")]
 
 
 def _hardmax(node: Node, tensors: Inputs) -> Tensors:
     """1 at the first largest element along the axis, 0 elsewhere."""
     x = tensors[0]
     shape = extents(x)
-    axis = integer(node, "axis", -1) % len(shape)
+    axis = node.integer("axis", -1) % len(shape)
     top = largest(x, [axis])
 
     def first(*index: Expr) -> Expr:
@@ -228,7 +228,7 @@ def _hardmax(node: Node, tensors: Inputs) -> Tensors:
 
 
 def _refuse_training(node: Node) -> Reason | None:
-    if integer(node, "training_mode", 0):
+    if node.integer("training_mode", 0):
         return "tvm.training", "BatchNormalization in training mode changes its statistics"
     return None
 

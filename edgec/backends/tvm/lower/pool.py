@@ -8,7 +8,7 @@ from tvm import te, tirx
 
 from edgec.backends.tvm.lower.conv import padding
 from edgec.backends.tvm.lower.reduce import MAXIMUM, largest, limit, total
-from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integer, integers
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, extents, integers
 from edgec.backends.tvm.lower.shapes import Expr, constant, dtype_of, pad, select
 from edgec.ir.graph import Node
 
@@ -78,7 +78,7 @@ def _max_pool(node: Node, tensors: Inputs) -> Tensors:
 
 def _max_pool_with_indices(node: Node, x: te.Tensor, window: Window) -> Tensors:
     wide = window.padded(x, limit(dtype_of(x), False))
-    column_major = integer(node, "storage_order", 0)
+    column_major = node.integer("storage_order", 0)
     lowest = limit(dtype_of(x), False)
 
     def combine(a: list[Expr], b: list[Expr]) -> tuple[Expr, Expr]:
@@ -111,7 +111,7 @@ def _average_pool(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
     window = Window(node)
     wide = window.padded(x, 0)
-    include = bool(integer(node, "count_include_pad", 0))
+    include = bool(node.integer("count_include_pad", 0))
 
     def body(n: Expr, c: Expr, *position: Expr) -> Expr:
         taps = window.taps()
@@ -142,7 +142,7 @@ def _norm_root(value: Expr, p: int) -> Expr:
 def _lp_pool(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
     window = Window(node)
-    p = integer(node, "p", 2)
+    p = node.integer("p", 2)
     wide = window.padded(x, 0)
 
     def body(n: Expr, c: Expr, *position: Expr) -> Expr:
@@ -172,7 +172,7 @@ def _global_max(node: Node, tensors: Inputs) -> Tensors:
 
 def _global_lp(node: Node, tensors: Inputs) -> Tensors:
     x = tensors[0]
-    p = integer(node, "p", 2)
+    p = node.integer("p", 2)
     sums = total(x, _spatial_axes(x), lambda v: _norm_power(v, p), "pool_sum")
     return [te.compute(node.outputs[0].shape, lambda *i: _norm_root(sums(i[0], i[1]), p), "global_lp_pool")]
 

@@ -12,7 +12,7 @@ import numpy as np
 from tvm import te, tirx
 
 from edgec.backends.tvm.lower.reduce import MINIMUM, largest
-from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, dtype_name, extents, integer
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, dtype_name, extents
 from edgec.backends.tvm.lower.shapes import Expr, constant, dtype_of, element, reduced, select
 from edgec.ir.graph import Node
 
@@ -21,7 +21,7 @@ def parameter_of(node: Node, tensor: Any) -> Callable[[Sequence[Expr]], Expr]:
     """Reads a scale or zero point for an index of x: one number, one per index of an axis, or one per block."""
     shape = extents(tensor)
     rank = node.operand(0).type.rank
-    axis, block = integer(node, "axis", 1), integer(node, "block_size", 0)
+    axis, block = node.integer("axis", 1), node.integer("block_size", 0)
     if len(shape) <= 1 and (not shape or shape[0] == 1):
         return lambda _index: tensor(*[0] * len(shape))
     if len(shape) == 1:
@@ -105,7 +105,7 @@ def _refuse(node: Node) -> Reason | None:
     for value in (*node.input_values[1:], *node.outputs):
         if dtype_name(value.dtype) not in ("int8", "uint8", "int16", "uint16", "int32", "float32", "float64"):
             return "tvm.dtype", f"{node.op} with {value.name} of type {dtype_name(value.dtype)}"
-    if integer(node, "precision", 0) not in (0, 1):
+    if node.integer("precision", 0) not in (0, 1):
         return "tvm.no_lowering", f"{node.op} computes in the type of its scale, not in another precision"
     if 0 in node.operand(0).shape:
         return "tvm.empty", f"{node.op} of an empty tensor"

@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as T
 from edgec.backends.tvm.lower import math
 from edgec.backends.tvm.lower.loops import Memory, fill, memory, read, write, written
 from edgec.backends.tvm.lower.products import Matrix, has_vectors, products
-from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, dtype_name, integer, text
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, dtype_name
 from edgec.backends.tvm.lower.shapes import bind, constant, dtype_of, element, select
 from edgec.ir.graph import Node
 from edgec.kernels.emit import Expr, loop, vectorized
@@ -66,7 +66,7 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 def _names(node: Node) -> list[str]:
     """The activations of all directions, in lower case."""
     given: Any = node.attributes.get("activations")
-    directions = 2 if text(node, "direction", "forward") == "bidirectional" else 1
+    directions = 2 if node.text("direction", "forward") == "bidirectional" else 1
     names = list(_DEFAULTS[node.op]) * directions if not given else list(given)
     return [(n.decode() if isinstance(n, bytes) else str(n)).lower() for n in names]
 
@@ -118,9 +118,9 @@ class _Direction:
     def __init__(self, node: Node, shape: _Shape, index: Expr, functions: list[Callable[[Expr], Expr]],
                  given: dict[str, Memory | None]) -> None:
         self._node, self._shape, self._index, self._functions, self._given = node, shape, index, functions, given
-        self._direction = text(node, "direction", "forward")
+        self._direction = node.text("direction", "forward")
         self._clip = float(node.attributes.get("clip") or 0.0)  # type: ignore[arg-type]
-        self._late_reset = node.op == "GRU" and bool(integer(node, "linear_before_reset", 0))
+        self._late_reset = node.op == "GRU" and bool(node.integer("linear_before_reset", 0))
 
     def write(self, outputs: list[Memory]) -> None:
         """All steps; then the last state."""
@@ -276,7 +276,7 @@ class _Direction:
             self._peep((0, 2), row, n, j)
             for function, index in ((0, 0), (0, 2), (1, 3)):
                 self._activate(function, row, index, j)
-            forget = one - gate(0) if integer(self._node, "input_forget", 0) else gate(2)
+            forget = one - gate(0) if self._node.integer("input_forget", 0) else gate(2)
             write(self._state, forget * read(self._state, _C, n, j) + gate(0) * gate(3), _C, n, j)
             self._peep((1,), row, n, j)
             self._activate(0, row, 1, j)
@@ -298,7 +298,7 @@ _INPUTS = {"LSTM": "xwrb_hcp", "GRU": "xwrb_h", "RNN": "xwrb_h"}  # names of the
 
 def _shape(node: Node) -> _Shape:
     x, r = node.operand(0), node.operand(2)
-    batch_first = bool(integer(node, "layout", 0))
+    batch_first = bool(node.integer("layout", 0))
     batch, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
     return _Shape(steps, batch, x.shape[2], r.shape[2], _GATES[node.op], dtype_name(x.dtype), batch_first,
                   _VECTOR if has_vectors() else 1)

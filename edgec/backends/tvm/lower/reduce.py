@@ -10,17 +10,7 @@ from tvm import te, tirx
 
 from edgec.backends.tvm.lower import math
 from edgec.backends.tvm.lower.elementwise import is_float, maximum, minimum
-from edgec.backends.tvm.lower.rule import (
-    Inputs,
-    Lowering,
-    Reason,
-    Tensors,
-    constant_inputs,
-    extents,
-    first_of,
-    integer,
-    parameter,
-)
+from edgec.backends.tvm.lower.rule import Inputs, Lowering, Reason, Tensors, constant_inputs, extents, first_of
 from edgec.backends.tvm.lower.shapes import SUM, Expr, Reducer, bind, constant, dtype_of, element, reduced, select
 from edgec.ir.graph import Node
 
@@ -51,9 +41,9 @@ def largest(x: te.Tensor, axes: list[int], name: str = "largest") -> te.Tensor:
 
 def reduction_axes(node: Node, rank: int) -> list[int]:
     """The axes of a Reduce op: input 1, all of them without it, none if `noop_with_empty_axes` says so."""
-    axes = parameter(node, 1)
+    axes = node.parameter(1)
     if not axes:
-        return [] if integer(node, "noop_with_empty_axes", 0) else list(range(rank))
+        return [] if node.integer("noop_with_empty_axes", 0) else list(range(rank))
     return sorted({a % rank for a in axes})
 
 
@@ -75,7 +65,7 @@ def _reduction(build: Callable[[te.Tensor, list[int]], te.Tensor], finish: Calla
             return [te.compute(shape, lambda *i: element(lambda: step(x(*i))), "reduce")]
         result = build(x, axes)
         count = prod(shape[d] for d in axes)
-        keep = integer(node, "keepdims", 1)
+        keep = node.integer("keepdims", 1)
 
         def last(*index: Expr) -> Expr:
             value = result(*(without(index, axes) if keep else index))
@@ -131,9 +121,9 @@ def _arg(largest_wins: bool) -> Lowering:
     def compute(node: Node, tensors: Inputs) -> Tensors:
         x = tensors[0]
         shape = extents(x)
-        axis = integer(node, "axis", 0) % len(shape)
-        last = integer(node, "select_last_index", 0)
-        keep = integer(node, "keepdims", 1)
+        axis = node.integer("axis", 0) % len(shape)
+        last = node.integer("select_last_index", 0)
+        keep = node.integer("keepdims", 1)
         worst = limit(dtype_of(x), not largest_wins)
 
         def combine(a: Any, b: Any) -> Any:
@@ -162,8 +152,8 @@ def _cumulative(reducer: Reducer) -> Lowering:
     def compute(node: Node, tensors: Inputs) -> Tensors:
         x = tensors[0]
         shape = extents(x)
-        axis = parameter(node, 1)[0] % len(shape)  # type: ignore[index]
-        exclusive, reverse = integer(node, "exclusive", 0), integer(node, "reverse", 0)
+        axis = node.parameter(1)[0] % len(shape)  # type: ignore[index]
+        exclusive, reverse = node.integer("exclusive", 0), node.integer("reverse", 0)
         def body(*index: Expr) -> Expr:
             k = te.reduce_axis((0, shape[axis]), "k")
             i = index[axis]
@@ -178,7 +168,7 @@ def _cumulative(reducer: Reducer) -> Lowering:
 
 
 def _refuse_long(node: Node) -> Reason | None:
-    value, axis = node.inputs[0], parameter(node, 1)
+    value, axis = node.inputs[0], node.parameter(1)
     if value is not None and axis is not None and value.shape and value.shape[axis[0] % len(value.shape)] > 4096:
         return "tvm.long_scan", "the axis has more than 4096 elements, and the work grows with its square"
     return None

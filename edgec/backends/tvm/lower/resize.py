@@ -27,10 +27,7 @@ from edgec.backends.tvm.lower.rule import (
     dtype_name,
     extents,
     first_of,
-    integer,
     integers,
-    real,
-    text,
 )
 from edgec.backends.tvm.lower.shapes import Expr, constant, dtype_of, select
 from edgec.backends.tvm.lower.tables import table
@@ -119,19 +116,19 @@ def _first_source(position: np.ndarray, taps: int) -> np.ndarray:
 
 
 def _axis_tables(node: Node, axis: int, out: int, extent: int, scale: float, roi: tuple[float, float]) -> _Axis:
-    mode, antialias = text(node, "mode", "nearest"), bool(integer(node, "antialias", 0))
-    way = text(node, "coordinate_transformation_mode", "half_pixel")
+    mode, antialias = node.text("mode", "nearest"), bool(node.integer("antialias", 0))
+    way = node.text("coordinate_transformation_mode", "half_pixel")
     position = _coordinates(way, out, extent, scale, roi)
     whole = np.floor(position)
     ratio = np.where(position == whole, 1.0, position - whole)
     if mode == "nearest":
-        weights = _nearest(ratio, text(node, "nearest_mode", "round_prefer_floor"))
+        weights = _nearest(ratio, node.text("nearest_mode", "round_prefer_floor"))
     elif mode == "linear":
         weights = _linear(ratio, scale, antialias)
     else:
-        weights = _cubic(ratio, scale, antialias, real(node, "cubic_coeff_a", -0.75))
+        weights = _cubic(ratio, scale, antialias, node.real("cubic_coeff_a", -0.75))
     sources = _first_source(position, weights.shape[1])[:, None] + np.arange(weights.shape[1])
-    if integer(node, "exclude_outside", 0):
+    if node.integer("exclude_outside", 0):
         weights = np.where((sources < 0) | (sources >= extent), 0.0, weights)
         total = weights.sum(1, keepdims=True)
         weights = weights / np.where(total == 0, 1.0, total)
@@ -155,13 +152,13 @@ def _axes(node: Node) -> list[_Axis]:
     roi, scales, sizes = given
     if sizes is not None:
         factors = [int(s) / x.shape[a] for a, s in zip(axes, sizes, strict=True)]
-        policy = text(node, "keep_aspect_ratio_policy", "stretch")
+        policy = node.text("keep_aspect_ratio_policy", "stretch")
         if policy != "stretch":
             factors = [min(factors) if policy == "not_larger" else max(factors)] * len(axes)
     else:
         assert scales is not None
         factors = [float(s) for s in scales]
-    crop = text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    crop = node.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
     result = []
     for position, (axis, scale) in enumerate(zip(axes, factors, strict=True)):
         part = (float(roi[position]), float(roi[len(axes) + position])) if crop and roi is not None else (0.0, 1.0)
@@ -219,7 +216,7 @@ def _finished(value: Expr, dtype: str) -> Expr:
 
 def _resize(node: Node, tensors: Inputs) -> Tensors:
     x: Any = tensors[0]
-    dtype, value = dtype_of(x), real(node, "extrapolation_value", 0.0)
+    dtype, value = dtype_of(x), node.real("extrapolation_value", 0.0)
     axes = sorted(_axes(node), key=lambda a: a.sources.shape[0] / extents(x)[a.axis])  # the smallest result first
     kind = dtype if all(a.is_choice for a in axes) else _sums(dtype)
     if (all(a.taps <= 2 for a in axes) and len(axes) <= 2) or all(a.taps == 1 for a in axes):
@@ -274,7 +271,7 @@ def _affine_grid(node: Node, tensors: Inputs) -> Tensors:
     theta: Any = tensors[0]
     out = node.outputs[0]
     spatial, dtype = out.shape[1:-1], dtype_of(theta)
-    corners = bool(integer(node, "align_corners", 0))
+    corners = bool(node.integer("align_corners", 0))
 
     def coordinate(i: Expr, extent: int) -> Expr:
         step = (2 / (extent - 1) if extent > 1 else 0.0) if corners else 2 / extent
@@ -293,7 +290,7 @@ def _affine_grid(node: Node, tensors: Inputs) -> Tensors:
 def _refuse_resize(node: Node) -> Reason | None:
     if 0 in (*node.operand(0).shape, *node.outputs[0].shape):
         return "tvm.empty", "Resize of an empty tensor"
-    if text(node, "mode", "nearest") == "nearest" and integer(node, "antialias", 0):
+    if node.text("mode", "nearest") == "nearest" and node.integer("antialias", 0):
         return "tvm.no_lowering", "Resize has antialias with mode nearest, which ONNX does not define"
     return None
 

@@ -58,34 +58,10 @@ def first_of(*refusals: Callable[[Node], Reason | None]) -> Callable[[Node], Rea
     return refuse
 
 
-def parameter(node: Node, index: int) -> list[int] | None:
-    """The integers of a constant parameter input, None if it is absent."""
-    value = node.input(index)
-    if value is None or value.const is None:
-        return None
-    return [int(v) for v in value.const.reshape(-1)]
-
-
 def integers(node: Node, name: str, default: list[int] | None = None) -> list[int] | None:
     """An attribute that is a list of integers."""
     value = node.attributes.get(name)
     return default if value is None else [int(v) for v in value]  # type: ignore[union-attr, arg-type]
-
-
-def integer(node: Node, name: str, default: int) -> int:
-    """An attribute that is one integer."""
-    return int(node.attributes.get(name, default))  # type: ignore[arg-type]
-
-
-def real(node: Node, name: str, default: float) -> float:
-    """An attribute that is one float."""
-    return float(node.attributes.get(name, default))  # type: ignore[arg-type]
-
-
-def text(node: Node, name: str, default: str) -> str:
-    """An attribute that is a string."""
-    value = node.attributes.get(name, default)
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def dtype_name(dtype: DType) -> str:

@@ -24,8 +24,6 @@ from edgec.backends.tvm.lower.rule import (
     dtype_name,
     extents,
     first_of,
-    integer,
-    parameter,
 )
 from edgec.backends.tvm.lower.shapes import Expr, dtype_of, reshape
 from edgec.backends.tvm.lower.tables import table
@@ -48,16 +46,16 @@ def _matrix(length: int, parts: int, transform: int, onesided: bool, inverse: bo
 
 
 def _axis(node: Node) -> int:
-    given = parameter(node, 2)
+    given = node.parameter(2)
     return (given[0] if given else -2) % node.operand(0).type.rank
 
 
 def _length(node: Node) -> int:
-    given = parameter(node, 1)
+    given = node.parameter(1)
     if given:
         return given[0]
     extent = node.operand(0).shape[_axis(node)]
-    return 2 * (extent - 1) if integer(node, "inverse", 0) and integer(node, "onesided", 0) else extent
+    return 2 * (extent - 1) if node.integer("inverse", 0) and node.integer("onesided", 0) else extent
 
 
 def _dft(node: Node, tensors: Inputs) -> Tensors:
@@ -66,7 +64,7 @@ def _dft(node: Node, tensors: Inputs) -> Tensors:
     axis, (*outer, parts) = _axis(node), extents(x)
     out = node.outputs[0].shape
     length = outer.pop(axis)
-    onesided, inverse = (bool(integer(node, name, 0)) for name in ("onesided", "inverse"))
+    onesided, inverse = (bool(node.integer(name, 0)) for name in ("onesided", "inverse"))
     matrix = _matrix(length, parts, _length(node), onesided, inverse)
 
     def moved(*index: Expr) -> Expr:
@@ -82,7 +80,7 @@ def _dft(node: Node, tensors: Inputs) -> Tensors:
 
 def _frames(node: Node) -> tuple[int, int]:
     """(elements of the signal in a frame, length of the transform)."""
-    window, length = node.input(2), parameter(node, 3)
+    window, length = node.input(2), node.parameter(3)
     transform = length[0] if length else window.shape[0] if window is not None else node.operand(0).shape[1]
     return (window.shape[0] if window is not None else transform), transform
 
@@ -91,11 +89,11 @@ def _stft(node: Node, tensors: Inputs) -> Tensors:
     """Overlapping frames times the window, as rows that meet the matrix. A constant window becomes part of it."""
     x: Any = tensors[0]
     window: Any = tensors[2] if len(tensors) > 2 else None
-    step = (parameter(node, 1) or [1])[0]
+    step = (node.parameter(1) or [1])[0]
     size, transform = _frames(node)
     batch, frames, *spectrum = node.outputs[0].shape
     parts = extents(x)[2]
-    matrix = _matrix(size, parts, transform, bool(integer(node, "onesided", 1)), False)
+    matrix = _matrix(size, parts, transform, bool(node.integer("onesided", 1)), False)
     fixed = node.input(2)
     if fixed is not None and fixed.const is not None:
         matrix, window = matrix * np.repeat(fixed.const, parts)[:, None], None
@@ -126,7 +124,7 @@ def _refuse(node: Node) -> Reason | None:
         rows, columns = node.operand(0).shape[_axis(node)], out[_axis(node)]
     else:
         rows, transform = _frames(node)
-        columns = transform // 2 + 1 if integer(node, "onesided", 1) else transform
+        columns = transform // 2 + 1 if node.integer("onesided", 1) else transform
         if out[2] != columns:  # onnx infers both sides where the attribute is absent, and computes one
             return "tvm.no_lowering", f"STFT gives {columns} frequencies, but {node.outputs[0].name} has {out[2]}"
     size = rows * node.operand(0).shape[-1] * columns * out[-1]
