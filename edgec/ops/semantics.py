@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgec.ir.graph import OPSET, Attr, Graph, Node, Value
 from edgec.ir.types import DType, TensorType
-from edgec.ops.fast_reference import FASTER
+from edgec.ops.numpy_reference import NUMPY
 
 _TO_ONNX = {d: getattr(TensorProto, {DType.FLOAT32: "FLOAT", DType.FLOAT64: "DOUBLE"}.get(d, d.name)) for d in DType}
 _FROM_ONNX = {code: dtype for dtype, code in _TO_ONNX.items()}
@@ -175,7 +175,7 @@ def evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray
 
     Raises NotImplementedError for an op that the reference lacks, ValueError for arrays that do not fit the node.
     """
-    faster = FASTER.get(node.op) if node.domain == "" else None
+    faster = NUMPY.get(node.op) if node.domain == "" else None
     results = faster(node, arrays) if faster is not None else None
     return results if results is not None else evaluate_reference(node, arrays)
 

@@ -3,7 +3,7 @@ import pytest
 
 from edgec.ir import Node, TensorType, Value
 from edgec.ir.types import DType
-from edgec.ops.fast_reference import FASTER
+from edgec.ops.numpy_reference import NUMPY
 from edgec.ops.semantics import evaluate, evaluate_reference
 
 RANDOM = np.random.default_rng(2)
@@ -44,16 +44,16 @@ CASES = ([("Conv", *c) for c in CONVS] + [("ConvTranspose", *c) for c in TRANSPO
 
 
 @pytest.mark.parametrize(("op", "arrays", "attributes"), CASES, ids=lambda v: v if isinstance(v, str) else None)
-def test_fast_reference_equals_onnx(op, arrays, attributes):
+def test_numpy_reference_equals_onnx(op, arrays, attributes):
     one = node(op, arrays, attributes)
-    fast = FASTER[op](one, arrays)
+    fast = NUMPY[op](one, arrays)
     assert fast is not None
     expected = evaluate_reference(one, arrays)
     assert (fast[0].dtype, fast[0].shape) == (expected[0].dtype, expected[0].shape)
     np.testing.assert_allclose(fast[0], expected[0], rtol=1e-4, atol=1e-5)
 
 
-def test_fast_reference_equals_torch_for_groups_that_onnx_cannot_reshape():
+def test_numpy_reference_equals_torch_for_groups_that_onnx_cannot_reshape():
     torch = pytest.importorskip("torch")
     arrays = [draw(2, 6, 4, 5), draw(6, 3, 3, 3), draw(9)]
     one = node("ConvTranspose", arrays, {"group": 3, "strides": (2, 1), "pads": (1, 0, 0, 2)})
@@ -69,7 +69,24 @@ def test_fast_reference_equals_torch_for_groups_that_onnx_cannot_reshape():
     ("MaxPool", [draw(1, 2, 5, 5)], {"kernel_shape": (2, 2)}, 2),
     ("AveragePool", [draw(1, 2, 5, 5)], {"kernel_shape": (2, 2), "ceil_mode": 1, "strides": (2, 2)}, 1),
 ], ids=["half", "auto_pad", "ceil", "indices", "average_ceil"])
-def test_fast_reference_leaves_rare_cases_to_onnx(op, arrays, attributes, outputs):
+def test_numpy_reference_leaves_rare_cases_to_onnx(op, arrays, attributes, outputs):
     one = node(op, arrays, attributes, outputs)
-    assert FASTER[op](one, arrays) is None
+    assert NUMPY[op](one, arrays) is None
     assert len(evaluate(one, arrays)) == outputs
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_lrn_follows_the_formula_when_channels_outnumber_samples(size):
+    x = np.random.default_rng(0).standard_normal((2, 7, 3)).astype(np.float32)
+    made = node("LRN", [x], {"size": size, "alpha": 0.3, "beta": 0.6, "bias": 1.5})
+    expected = np.empty_like(x)
+    for c in range(7):
+        around = x[:, max(0, c - (size - 1) // 2):c + size // 2 + 1]
+        expected[:, c] = x[:, c] / (1.5 + 0.3 / size * (around ** 2).sum(1)) ** 0.6
+    np.testing.assert_allclose(evaluate(made, [x])[0], expected, rtol=1e-5)
+
+
+def test_lp_normalization_takes_absolute_values_when_p_is_one():
+    x = np.array([[1, -3, 0, 4], [0, 0, 0, 0]], np.float32)
+    made = node("LpNormalization", [x], {"p": 1, "axis": 1})
+    np.testing.assert_allclose(evaluate(made, [x])[0], [[0.125, -0.375, 0, 0.5], [0, 0, 0, 0]], rtol=1e-6)
