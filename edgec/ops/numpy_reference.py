@@ -140,7 +140,7 @@ def average_pool(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
 
 
 def lrn(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
-    """y[n, c] = x[n, c] / (bias + alpha / size * sum of x[n, c']^2 over the `size` channels around c) ^ beta.
+    """Computes y[n, c] = x[n, c] / (bias + alpha / size * sum of x[n, c']^2 over the `size` channels around c) ^ beta.
 
     Source: ONNX operator LRN.
     """
@@ -155,7 +155,7 @@ def lrn(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
 
 
 def lp_normalization(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
-    """y = x / sum |x| along `axis`, 0 where the sum is 0, for p = 1. Source: ONNX operator LpNormalization."""
+    """For p = 1: x / sum |x| along `axis`, 0 where the sum is 0. Source: ONNX operator LpNormalization."""
     (x,) = arrays
     assert x is not None
     if node.integer("p", 2) != 1:
