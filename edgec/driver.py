@@ -46,6 +46,7 @@ class BuildOptions:
     inputs: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     factory: str = ""
+    submodule: str = ""
     trust_pickle: bool = False
     golden: str = ""
     samples: int = 4
@@ -56,14 +57,15 @@ class BuildOptions:
 def build(source: Any, target: str | Target, output: str | Path | None = None, *,
           inputs: InputSpecs | None = None, values: Mapping[str, np.ndarray] | None = None,
           precision: str = "float32", require: str = "", toolchain: str = "", threads: int = 1,
-          trust_pickle: bool = False, factory: str = "", example_inputs: Any = None,
+          trust_pickle: bool = False, factory: str = "", submodule: str = "", example_inputs: Any = None,
           golden: str | Path | None = None, samples: int = 4, seed: int = 0, name: str = "",
           progress: Progress = silent) -> Path:
     """Turn a model into a bundle for a target, check it, and return the bundle's folder.
 
     source: a model file, or a torch `nn.Module` with `example_inputs`. output: the bundle's folder itself; without it,
     NAME-TARGET in the current folder. An existing bundle there is replaced at the end and in one step; after an error
-    it is as it was. inputs, values, trust_pickle, factory, example_inputs: see `edgec.load`.
+    it is as it was. inputs, values, trust_pickle, factory, submodule, example_inputs: see
+    `edgec.load`.
     require="native": no fallback. toolchain: prefix of an own cross compiler. threads: at most this many at run time.
     golden: a .npz with real inputs for the golden set; otherwise `samples` random ones are drawn from `seed`.
 
@@ -83,11 +85,11 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
 
     progress("load", None, str(source) if isinstance(source, (str, Path)) else title)
     model = load(source, inputs=inputs, values=values, trust_pickle=trust_pickle, factory=factory,
-                 example_inputs=example_inputs)
+                 submodule=submodule, example_inputs=example_inputs)
     passes = Options()
     options = BuildOptions(
         precision, require, toolchain, threads, {k: str(v) for k, v in sorted(normalize(inputs).items())},
-        {k: _value_facts(v) for k, v in sorted((values or {}).items())}, factory, trust_pickle,
+        {k: _value_facts(v) for k, v in sorted((values or {}).items())}, factory, submodule, trust_pickle,
         bundles.sha256(Path(golden)) if golden else "", samples, seed, asdict(passes))
 
     progress("optimize", 0.0)

@@ -21,6 +21,7 @@ Samples = Callable[[], Iterator[dict[str, np.ndarray]]]
 class RealModel:
     """One model file. inputs: shapes to bind; values: inputs bound to constants; samples: real inputs, one by one.
 
+    submodule: the part of a TorchScript file that is meant.
     classes: True if the argmax of the first output is a prediction, so that predictions must equal the reference's.
     """
 
@@ -29,6 +30,7 @@ class RealModel:
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     classes: bool = False
+    submodule: str = ""
 
     @property
     def path(self) -> Path:
@@ -118,7 +120,7 @@ def _speech(state: str, shape: tuple[int, ...], block: int, name: str) -> Sample
                 start = 16000
                 piece = wave[start:start + (512 if block == 257 else block)]
                 piece = np.abs(np.fft.rfft(piece)).astype(np.float32) if block == 257 else piece
-                yield {name: piece.reshape((1, block) if name == "input" else (1, 1, block)),
+                yield {name: piece.reshape((1, block) if name in ("input", "x") else (1, 1, block)),
                        state: (rng.standard_normal(shape) * 0.3).astype(np.float32)}
     return samples
 
@@ -142,6 +144,8 @@ MODELS = (
     RealModel("audio/dtln_2_opset11.onnx", _speech("input_5", (1, 2, 128, 2), 512, "input_4")),
     RealModel("audio/silero_vad_16k_opset15.onnx", _speech("state", (2, 1, 128), 576, "input"),
               {"input": (1, 576), "state": (2, 1, 128)}, {"sr": np.array(16000, np.int64)}),
+    RealModel("audio/silero_vad.ts.pt", _speech("state", (2, 1, 128), 576, "x"), {"x": (1, 576), "state": (2, 1, 128)},
+              submodule="_model"),
     RealModel("cifar10/mlperf_resnet8.onnx", cifar("input_1", lambda x: x[None]), {"input_1": (1, 32, 32, 3)},
               classes=True),
     RealModel("cifar10/resnet20_cifar10.onnx", cifar("input", _cifar_nchw), {"input": _CIFAR}, classes=True),

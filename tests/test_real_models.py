@@ -40,12 +40,13 @@ def compare(model: RealModel, target: str, folder, limit: int | None) -> None:
     """Build for `target`, then hold every sample's outputs against ONNX Runtime on the original model."""
     if target == "rpi4" and shutil.which("qemu-aarch64") is None:
         pytest.skip("qemu-aarch64 is not installed")
-    loaded = load(str(model.path), inputs=dict(model.inputs), values=dict(model.values))
+    loaded = load(str(model.path), inputs=dict(model.inputs), values=dict(model.values),
+                  submodule=model.submodule)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     reference = onnxruntime.InferenceSession(loaded.original, options, providers=["CPUExecutionProvider"])
     bundle = edgec.build(str(model.path), target, folder / "bundle", inputs=dict(model.inputs),
-                         values=dict(model.values), require="native")
+                         values=dict(model.values), submodule=model.submodule, require="native")
     wrong = []
     with edgec.open_bundle(bundle) as engine:
         names = [port.name for port in engine.outputs]

@@ -26,6 +26,9 @@ TrustPickle = Annotated[bool, typer.Option(
 Factory = Annotated[str, typer.Option(
     "--model", help="For a file that holds weights only: the function or class that makes the module.",
     metavar="PACKAGE.MODULE:FACTORY")]
+Submodule = Annotated[str, typer.Option(
+    "--submodule", help="Take this part of a TorchScript or torch.save'd module: the network in a wrapper with state.",
+    metavar="NAME")]
 
 
 def complete_target(incomplete: str) -> list[str]:

@@ -14,6 +14,7 @@ from edgec.cli.arguments import (
     Factory,
     Inputs,
     Quiet,
+    Submodule,
     TrustPickle,
     Values,
     complete_target,
@@ -42,6 +43,7 @@ def command(
     threads: Annotated[int, typer.Option(help="At most so many threads at run time.")] = 1,
     toolchain: Annotated[str, typer.Option(help="Prefix of an own cross compiler: aarch64-linux-gnu-.")] = "",
     factory: Factory = "",
+    submodule: Submodule = "",
     trust_pickle: TrustPickle = False,
     golden: Annotated[Path | None, typer.Option(
         help="A .npz with real inputs to check the engine with, by input name; else random ones.")] = None,
@@ -58,8 +60,8 @@ def command(
     with Steps(quiet) as steps:
         folder = build(source, target, output, inputs=parse_shapes(inputs), values=parse_values(values),
                        precision=precision, require=require, toolchain=toolchain, threads=threads,
-                       trust_pickle=trust_pickle, factory=factory, golden=golden, samples=samples, seed=seed, name=name,
-                       progress=steps)
+                       trust_pickle=trust_pickle, factory=factory, submodule=submodule, golden=golden,
+                       samples=samples, seed=seed, name=name, progress=steps)
     report = read_bundle(folder).report()
     if as_json:
         print_json({"bundle": str(folder), "seconds": steps.times, "report": report})

@@ -13,6 +13,7 @@ from edgec.cli.arguments import (
     Factory,
     Inputs,
     Quiet,
+    Submodule,
     TrustPickle,
     Values,
     complete_target,
@@ -35,6 +36,7 @@ def command(
     inputs: Inputs = None,
     values: Values = None,
     factory: Factory = "",
+    submodule: Submodule = "",
     trust_pickle: TrustPickle = False,
     text: Annotated[bool, typer.Option("--text", help="Print the optimized graph and nothing else.")] = False,
     quiet: Quiet = False,
@@ -52,7 +54,7 @@ def command(
     with Steps(quiet) as steps:
         steps("load", None, str(path))
         model = load(path, inputs=parse_shapes(inputs), values=parse_values(values), trust_pickle=trust_pickle,
-                     factory=factory)
+                     factory=factory, submodule=submodule)
         steps("optimize")
         graph, _ = optimize(model.graph, Options(), steps)
         if not text:

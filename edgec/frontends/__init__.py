@@ -43,6 +43,7 @@ def load(
     values: Mapping[str, np.ndarray] | None = None,
     trust_pickle: bool = False,
     factory: str = "",
+    submodule: str = "",
     example_inputs: Any = None,
 ) -> LoadedModel:
     """The model that `source` holds, with a static shape for every input.
@@ -50,7 +51,8 @@ def load(
     source: path of a model file, the bytes of an ONNX file, an onnx.ModelProto, or a torch.nn.Module.
     inputs: shape (or InputSpec) by input name, for open dimensions; for TorchScript and modules, for every input.
     values: inputs that become constants. trust_pickle: files that run code when they are read may be read.
-    factory: `package.module:function` that builds the module of a state dict.
+    factory: `package.module:function` that builds the module of a state dict. submodule: for TorchScript and modules in
+    files, the part that is wanted: a wrapper may keep a state around a network that has none.
     example_inputs: for a module, a tuple or a dict of tensors.
 
     Nothing is written to disk, except temporary files that are gone when the function returns.
@@ -63,6 +65,8 @@ def load(
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         kind = detect(path)
+        if kind is FileKind.ONNX and submodule:
+            raise UserError("an ONNX model has no submodules", where=str(path), hint="leave --submodule away")
         if kind is FileKind.ONNX:
             from edgec.frontends.onnx import read_onnx
 
@@ -71,7 +75,11 @@ def load(
             return LoadedModel(graph, original, "onnx", hashlib.sha256(data).hexdigest())
         from edgec.frontends import torch
 
-        return torch.load_file(path, kind, specs, arrays, trust_pickle=trust_pickle, factory=factory)
+        return torch.load_file(
+            path, kind, specs, arrays, trust_pickle=trust_pickle, factory=factory, submodule=submodule
+        )
+    if submodule:
+        raise UserError("a submodule can be named for files only", hint="pass model.get_submodule(name) itself")
     if isinstance(source, bytes):
         if detect_bytes(source[:4096], "bytes", len(source)) is not FileKind.ONNX:
             raise UserError(

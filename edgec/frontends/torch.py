@@ -36,11 +36,19 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def load_file(
-    path: Path, kind: FileKind, specs: Specs, arrays: Arrays, *, trust_pickle: bool = False, factory: str = ""
+    path: Path,
+    kind: FileKind,
+    specs: Specs,
+    arrays: Arrays,
+    *,
+    trust_pickle: bool = False,
+    factory: str = "",
+    submodule: str = "",
 ) -> LoadedModel:
     """The model in a file that torch wrote.
 
-    Raises UserError: the file is damaged, needs trust, is a state dict without `factory`, or the inputs do not fit.
+    Raises UserError: the file is damaged, needs trust, is a state dict without `factory`, has no such `submodule`, or
+    the inputs do not fit.
     Raises Unsupported: torch cannot export the model; names the operator and, where known, the user's source line.
     Raises InternalError: the exported model computes something else than torch does.
     """
@@ -48,6 +56,10 @@ def load_file(
     with open(path, "rb") as file:
         sha256 = hashlib.sha256(file.read()).hexdigest()
     if kind is FileKind.PT2:
+        if submodule:
+            raise UserError(
+                "an exported program has no parts of its own", where=where, hint="leave --submodule away, or export it"
+            )
         program = _load_program(path, trust_pickle)
         return _from_program(program, specs, arrays, where, sha256)
     if kind is FileKind.TORCHSCRIPT:
@@ -57,15 +69,16 @@ def load_file(
                 script = torch.jit.load(archive, map_location="cpu")
         except (RuntimeError, ValueError, EOFError) as error:
             raise _damaged(where, error) from error
-        return _from_script(script, specs, arrays, where, sha256)
+        return _from_script(_part(script, submodule, where), specs, arrays, where, sha256)
     saved = _unpickle(path, kind, trust_pickle)
     if isinstance(saved, torch.jit.ScriptModule):
-        return _from_script(saved, specs, arrays, where, sha256)
+        return _from_script(_part(saved, submodule, where), specs, arrays, where, sha256)
     if isinstance(saved, torch.nn.Module):
         if factory:
             raise UserError(
                 "the file holds a whole module, so a factory is not needed", where=where, hint="leave --model away"
             )
+        saved = _part(saved, submodule, where)
         return _from_module(saved, _arguments(saved, specs, arrays, where), specs, arrays, where, "torch.save", sha256)
     state = find_state_dict(saved, where)
     if not factory:
@@ -75,7 +88,7 @@ def load_file(
             expected="a module to put them in",
             hint="name the function that builds it: --model package.module:function",
         )
-    module = build_module(factory, state, where)
+    module = _part(build_module(factory, state, where), submodule, where)
     return _from_module(module, _arguments(module, specs, arrays, where), specs, arrays, where, "state dict", sha256)
 
 
@@ -220,13 +233,32 @@ def _from_script(script: torch.jit.ScriptModule, specs: Specs, arrays: Arrays, w
                 "the model gives other outputs when it is called again: it keeps a state or draws random numbers",
                 where=where,
                 expected="outputs that depend on the inputs alone",
-                hint="make the state an input and an output of the model",
+                hint=_stateless_hint(script),
             )
         proto = torch_export.export_script(script, tuple(arguments.values()), names, where)
     graph, original = _read(proto, specs, arrays, where)
     feeds = {n: a.numpy() for n, a in arguments.items() if isinstance(a, torch.Tensor)}
     _compare(expected, original, feeds, where)
     return LoadedModel(graph, original, "torchscript", sha256 or hashlib.sha256(original).hexdigest())
+
+
+def _part(module: Any, name: str, where: str) -> Any:
+    """The submodule called `name` (`encoder.0`), the module itself for an empty name.
+
+    Raises UserError: there is no such submodule.
+    """
+    parts = dict(module.named_modules())  # get_submodule does not exist for TorchScript
+    if name not in parts:
+        known = ", ".join(n for n, _ in module.named_children()) or "none"
+        raise UserError(f"the model has no submodule {name!r}", where=where, expected=f"one of: {known}")
+    return parts[name]
+
+
+def _stateless_hint(script: torch.jit.ScriptModule) -> str:
+    """What to do about a module that keeps a state: often it wraps a network that does not."""
+    hint = "make the state an input and an output of the model"
+    parts = [n for n, m in script.named_children() if hasattr(m, "forward")]
+    return f"{hint}, or build a part of it with --submodule: {', '.join(parts)}" if parts else hint
 
 
 def _from_module(

@@ -29,7 +29,8 @@ def marked(model: RealModel) -> object:
 def test_real_model_equals_the_interpreter(model: RealModel) -> None:
     if not model.path.exists():
         pytest.skip(f"{model.file} is not here")
-    graph = load(model.path, inputs=model.inputs or None, values=model.values or None).graph
+    graph = load(model.path, inputs=model.inputs or None, values=model.values or None,
+                 submodule=model.submodule).graph
     sample = next(iter(model.samples()))
     given = {v.name: np.ascontiguousarray(sample[v.name]) for v in graph.inputs}
     module = to_torch(graph)

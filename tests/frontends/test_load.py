@@ -25,7 +25,7 @@ def need(model: RealModel) -> RealModel:
 
 @pytest.mark.parametrize("model", PARAMETERS, ids=str)
 def test_real_model_computes_what_onnx_runtime_computes(model: RealModel) -> None:
-    loaded = load(need(model).path, inputs=model.inputs, values=model.values)
+    loaded = load(need(model).path, inputs=model.inputs, values=model.values, submodule=model.submodule)
     assert all(v.type.is_static for v in loaded.graph.values())
     assert all(table.find(n) is not None for n in loaded.graph.nodes)
     assert loaded.sha256 == hashlib.sha256(model.path.read_bytes()).hexdigest()

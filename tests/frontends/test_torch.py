@@ -211,3 +211,57 @@ def test_file_without_weights_is_explained(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "net.pt")
     with pytest.raises(UserError, match="holds a list"):
         load(tmp_path / "net.pt")
+
+
+class Inner(torch.nn.Module):
+    """A network without state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(5, 3))
+
+    def forward(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        state = torch.tanh(state + x @ self.weight.t())
+        return state.sum(1), state
+
+
+class Wrapper(torch.nn.Module):
+    """Keeps the state of Inner between calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Inner()
+        self.state = torch.zeros(1, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, self.state = self.inner(x, self.state)
+        return y
+
+
+@pytest.fixture
+def wrapper(tmp_path):
+    torch.manual_seed(0)
+    torch.jit.script(Wrapper()).save(str(tmp_path / "wrapper.pt"))
+    return tmp_path / "wrapper.pt"
+
+
+def test_script_with_state_names_its_parts(wrapper):
+    with pytest.raises(Unsupported, match="--submodule: inner"):
+        load(wrapper, inputs={"x": (1, 3)})
+
+
+def test_submodule_of_a_script_is_read(wrapper):
+    model = load(wrapper, inputs={"x": (1, 3), "state": (1, 5)}, submodule="inner")
+    assert [v.name for v in model.graph.inputs] == ["x", "state"]
+    assert [v.type.shape for v in model.graph.outputs] == [(1,), (1, 5)]
+
+
+def test_unknown_submodule_lists_those_that_are_there(wrapper):
+    with pytest.raises(UserError, match="no submodule 'outer'") as caught:
+        load(wrapper, inputs={"x": (1, 3)}, submodule="outer")
+    assert "inner" in caught.value.expected
+
+
+def test_submodule_is_refused_where_there_are_none():
+    with pytest.raises(UserError, match="files only"):
+        load(Inner(), inputs={"x": (1, 3)}, submodule="inner")

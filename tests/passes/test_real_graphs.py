@@ -49,7 +49,8 @@ pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the real models are n
 @cache
 def loaded(file):
     model = find(file)
-    return load(model.path, inputs=model.inputs or None, values=model.values or None).graph
+    return load(model.path, inputs=model.inputs or None, values=model.values or None,
+                submodule=model.submodule).graph
 
 
 @pytest.mark.parametrize("file", [*EXACT, *PART])
