@@ -11,9 +11,12 @@ from onnx import helper, inliner
 from edgec.ir.graph import OPSET, Graph, Node, Value
 from edgec.ops.semantics import onnx_dtype
 
-# From opset 21 to 24 ops gained attributes, inputs and element types, and none changed its meaning (ONNX Changelog).
+# From opset 21 to 24 ops gained attributes, inputs and element types. Two things changed their meaning, by the texts and
+# defaults of onnx's schemas: windows of a pool with ceil_mode that start in the right padding (22), and what becomes of
+# infinities in float8 (24).
 # 21: ONNX Runtime 1.18 to 1.19, the last for Python 3.8 (JetPack 5). 23: 1.23, the last for Python 3.10 (JetPack 6).
 _CANDIDATES = (21, 23, OPSET)
+_CEIL_MODE = 22
 _WRITTEN_OUT_ABOVE = 23  # functions newer than this are written out where ONNX gives them a body: Swish
 
 
@@ -39,8 +42,10 @@ def _is_young(op: str) -> bool:
 def _valid(node: Node, version: int) -> bool:
     if node.domain or _is_young(node.op):
         return True
-    if not onnx.defs.has(node.op, version):
+    if not onnx.defs.has(node.op, version) or (node.attributes.get("ceil_mode") and version < _CEIL_MODE):
         return False
+    if any("float8" in v.dtype.value for v in (*node.input_values, *node.outputs)):
+        return version >= OPSET
     schema = onnx.defs.get_schema(node.op, version)
     inputs = node.inputs[:len(node.inputs) - node.captures]
     if not set(node.attributes) <= set(schema.attributes) or len(inputs) > schema.max_input:

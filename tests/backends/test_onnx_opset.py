@@ -18,13 +18,22 @@ def of(op, *more, **attributes):
     return b.output(b(op, b.input("x", 2, 5), *more, **attributes))
 
 
+def pool(ceil_mode):
+    b = Builder()
+    return b.output(b("MaxPool", b.input("x", 1, 2, 7, 7), kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1),
+                      ceil_mode=ceil_mode))
+
+
 @pytest.mark.parametrize(("graph", "expected"), [
     (of("Relu"), 21),
     (of("Reshape", [5, 2]), 21),
     (of("RMSNormalization", np.ones(5, np.float32)), 23),
     (of("Cast", to=DType.FLOAT8E8M0), 24),
+    (of("Cast", to=DType.FLOAT8E4M3FN), 24),
     (of("Swish"), 21),
-], ids=["old_op", "newer_types_only", "new_op", "new_type", "written_out"])
+    (pool(0), 21),
+    (pool(1), 23),
+], ids=["old_op", "newer_types_only", "new_op", "new_type", "new_infinities", "written_out", "floor", "new_ceiling"])
 def test_to_model_states_oldest_opset_that_means_the_same(graph, expected):
     assert opset(graph) == expected
 

@@ -13,9 +13,8 @@ from edgec.backends.base import Artifact, Availability, CompileOptions, Port, Ru
 from edgec.backends.tvm import entry, link
 from edgec.backends.tvm.elf import data_object
 from edgec.errors import InternalError, Refusal, Unsupported
-from edgec.ir.graph import Node, Value
+from edgec.ir.graph import Value
 from edgec.kernels.program import TensorProgram
-from edgec.ops import table
 from edgec.plan.placement import extract
 from edgec.plan.plan import Kernel, Plan
 from edgec.target import Target
@@ -50,7 +49,7 @@ class TvmBackend:
             text = f"there is no code for {target.cpu.arch}"
             return Refusal(first.name, "tvm.arch", text, first.source)
         for node in kernel.nodes:
-            for value in (*_data(node), *node.outputs):
+            for value in (*node.input_values, *node.outputs):
                 reason = _refuse_value(value)
                 if reason is not None:
                     return Refusal(node.name, reason[0], reason[1], node.source)
@@ -111,13 +110,6 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
         "kernel_algorithms": {plan.kernels[i].name: p.algorithm for i, p in programs.items()},
     }
     return Artifact("tvm", options.folder, ports[0], ports[1], files, meta)
-
-
-def _data(node: Node) -> list[Value]:
-    """The inputs that kernels read at run time; constant parameters such as Resize's roi are used up in lowering."""
-    spec = table.find(node)
-    parameters = spec.side_inputs if spec is not None else frozenset()
-    return [v for i, v in enumerate(node.inputs) if v is not None and not (v.const is not None and i in parameters)]
 
 
 def _refuse_value(value: Value) -> tuple[str, str] | None:
