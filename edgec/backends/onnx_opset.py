@@ -11,9 +11,9 @@ from onnx import helper, inliner
 from edgec.ir.graph import OPSET, Graph, Node, Value
 from edgec.ops.semantics import onnx_dtype
 
-# From opset 21 to 24 ops gained attributes, inputs and element types. Two things changed their meaning, by the texts and
-# defaults of onnx's schemas: windows of a pool with ceil_mode that start in the right padding (22), and what becomes of
-# infinities in float8 (24).
+# From opset 21 to 24 ops gained attributes, inputs and element types. Two things changed their meaning, by the texts
+# and defaults of onnx's schemas: windows of a pool with ceil_mode that start in the right padding (22), and what
+# becomes of infinities in float8 (24).
 # 21: ONNX Runtime 1.18 to 1.19, the last for Python 3.8 (JetPack 5). 23: 1.23, the last for Python 3.10 (JetPack 6).
 _CANDIDATES = (21, 23, OPSET)
 _CEIL_MODE = 22
