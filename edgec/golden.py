@@ -130,7 +130,7 @@ def make_golden(graph: Graph, original: bytes, *, given: Path | None = None, sam
 
     Raises UserError if the file does not fit, or if ONNX Runtime cannot run the model on these inputs.
     """
-    from edgec.backends.onnxruntime.session import open_session, run_session
+    from edgec.interchange.session import open_session, run_session
 
     feeds = read_inputs(given, graph.inputs) if given is not None else [
         {v.name: draw(v, seed + index) for v in graph.inputs} for index in range(samples)]

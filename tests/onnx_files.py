@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgec.backends.onnx_export import to_model
+from edgec.interchange.onnx_export import to_model
 from edgec.ir.graph import Graph
 
 

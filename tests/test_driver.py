@@ -89,7 +89,7 @@ def test_page_escapes_names_when_they_hold_markup(tmp_path):
 
 
 def test_build_keeps_the_old_bundle_when_the_engine_is_wrong(model, tmp_path, monkeypatch):
-    from edgec.backends.onnxruntime.session import SessionRunner
+    from edgec.backends.onnxruntime.runner import SessionRunner
 
     folder = build(model, "onnxruntime", tmp_path / "out")
     before = tree(folder)

@@ -3,9 +3,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from edgec.backends.onnx_export import to_model
 from edgec.errors import UserError
 from edgec.golden import Golden, difference, draw, index_limit, make_golden, read_inputs, read_npz, write_npz
+from edgec.interchange.onnx_export import to_model
 from edgec.ir import DType, TensorType, Value
 from tests.models import BLOCKS, Builder
 

@@ -72,7 +72,7 @@ def _measure(contenders: Mapping[str, Any], runs: int, warmup: int, steps: Steps
 
 def _peer(path: Path, feeds: Mapping[str, np.ndarray], threads: int) -> Any:
     """A function that times ONNX Runtime on `path` with the engine's inputs, matched by name or else by position."""
-    from edgec.backends.onnxruntime.session import open_session, time_session
+    from edgec.interchange.session import open_session, time_session
 
     if not path.is_file():
         raise UserError("there is no such file", where=str(path), expected="an ONNX model")

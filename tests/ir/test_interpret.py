@@ -11,7 +11,7 @@ from tests.models import Builder, attention_block, conv_bn_relu, feeds, residual
 def ort(graph, arrays):
     import onnxruntime
 
-    from edgec.backends.onnx_export import to_model
+    from edgec.interchange.onnx_export import to_model
 
     session = onnxruntime.InferenceSession(to_model(graph).SerializeToString(), providers=["CPUExecutionProvider"])
     return dict(zip([o.name for o in session.get_outputs()], session.run(None, dict(arrays)), strict=True))

@@ -7,8 +7,9 @@ from importlib import metadata
 from typing import Any
 
 from edgec.backends.base import Artifact, Availability, CompileOptions, Port, Runner
-from edgec.backends.onnxruntime.session import SessionRunner, open_session
+from edgec.backends.onnxruntime.runner import SessionRunner
 from edgec.errors import Refusal, UserError
+from edgec.interchange.session import open_session
 from edgec.ir.graph import OPSET, Graph, Node, Value
 from edgec.plan.plan import Kernel, Plan
 from edgec.target import Target
@@ -54,7 +55,7 @@ class OnnxRuntimeBackend:
         """
         import onnx
 
-        from edgec.backends.onnx_export import write_model
+        from edgec.interchange.onnx_export import write_model
 
         options.progress(f"compile {self.name}", None, f"{len(plan.graph.nodes)} nodes")
         files = write_model(plan.graph, options.folder, options.name)
@@ -77,7 +78,7 @@ class OnnxRuntimeBackend:
 
     def _ask(self, node: Node) -> str:
         """Why ONNX Runtime does not take `node`, empty if it does."""
-        from edgec.backends.onnx_export import to_model
+        from edgec.interchange.onnx_export import to_model
 
         try:
             model = to_model(_alone(node)).SerializeToString(deterministic=True)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgec.backends.onnx_opset import stamp
+from edgec.interchange.onnx_opset import stamp
 from edgec.ir.graph import OPSET, Graph, Node, Value
 from edgec.ir.quantize import quantize
 from edgec.ir.types import DType

@@ -1,16 +1,14 @@
-"""Sessions of ONNX Runtime, and the Runner on top of one. Also the reference for golden sets and for speed."""
+"""Sessions of ONNX Runtime: the reference for golden sets and speed, and a fast float graph for many samples."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgec.backends.base import Port
-from edgec.backends.feeds import check_feeds
 from edgec.errors import UserError
 
 _LOG_FATAL = 4  # ONNX Runtime's severity; its errors come as exceptions, so its log need not repeat them
@@ -61,28 +59,6 @@ def time_session(session: Any, feeds: Mapping[str, np.ndarray], runs: int) -> li
         session.run_with_iobinding(binding)
         seconds.append(time.perf_counter() - start)
     return seconds
-
-
-class SessionRunner:
-    """See edgec.backends.base.Runner."""
-
-    emulated = False
-
-    def __init__(self, session: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
-        self._session, self._inputs, self._outputs = session, tuple(inputs), tuple(outputs)
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name. Raises UserError for feeds that do not fit the inputs."""
-        results = run_session(self._session, check_feeds(self._inputs, feeds))
-        return {port.name: results[port.name] for port in self._outputs}
-
-    def time(self, feeds: Mapping[str, np.ndarray], runs: int) -> list[float]:
-        """Seconds of each of `runs` executions, with inputs and outputs bound before the clock starts."""
-        return time_session(self._session, check_feeds(self._inputs, feeds), runs)
-
-    def close(self) -> None:
-        """Free the session."""
-        self._session = None
 
 
 def _first_line(error: Exception) -> str:

@@ -2,8 +2,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edgec.backends.onnx_export import to_model, write_model
-from edgec.backends.onnxruntime.session import open_session, run_session
+from edgec.interchange.onnx_export import to_model, write_model
+from edgec.interchange.session import open_session, run_session
 from edgec.ir import DType, Graph, Node, Quant, TensorType, Value
 from edgec.ir.interpret import interpret
 from tests.models import BLOCKS, Builder, feeds
