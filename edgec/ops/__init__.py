@@ -18,7 +18,8 @@ from edgec.ops import (
     resize,
     signal,
 )
-from edgec.ops.spec import Coupling, KernelRole, OpSpec, OpTable, QuantRole
+from edgec.ops.coupling import Coupling
+from edgec.ops.spec import KernelRole, OpSpec, OpTable, QuantRole
 
 table = OpTable()
 for _family in (attention, control, conv, creation, elementwise, indexing, logic, matmul, movement, normalization, pool,

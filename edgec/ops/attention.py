@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgec.ir.graph import Node
-from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
+from edgec.ops import coupling
+from edgec.ops.spec import KernelRole, OpSpec, QuantRole
 
 
 def attention_macs(node: Node) -> int:
@@ -19,6 +20,7 @@ def attention_macs(node: Node) -> int:
 
 
 SPECS = (
-    OpSpec("Attention", KernelRole.OPAQUE, QuantRole.FLOAT, Coupling.NONE, attention_macs, side_inputs=frozenset({6})),
-    OpSpec("RotaryEmbedding", KernelRole.OPAQUE, QuantRole.FLOAT, Coupling.NONE),
+    OpSpec("Attention", KernelRole.OPAQUE, QuantRole.FLOAT, coupling.ATTENTION, attention_macs,
+           side_inputs=frozenset({6})),
+    OpSpec("RotaryEmbedding", KernelRole.OPAQUE, QuantRole.FLOAT, coupling.UNKNOWN),
 )

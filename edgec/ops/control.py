@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgec.ir.graph import Node
-from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
+from edgec.ops import coupling
+from edgec.ops.spec import KernelRole, OpSpec, QuantRole
 
 
 def _once(_node: Node) -> int:
@@ -26,7 +27,7 @@ def scan_trips(node: Node) -> int:
 
 
 def _control(name: str, trips: Callable[[Node], int]) -> OpSpec:
-    return OpSpec(name, KernelRole.OPAQUE, QuantRole.FLOAT, Coupling.NONE, trips)
+    return OpSpec(name, KernelRole.OPAQUE, QuantRole.FLOAT, coupling.UNKNOWN, trips)
 
 
 SPECS = (_control("If", _once), _control("Loop", loop_trips), _control("Scan", scan_trips))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from edgec.ir.graph import Node
-from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
+from edgec.ops import coupling
+from edgec.ops.spec import KernelRole, OpSpec, QuantRole
 
 
 def conv_macs(node: Node) -> int:
@@ -19,13 +20,14 @@ def conv_transpose_macs(node: Node) -> int:
     return node.operand(0).type.size * prod(node.operand(1).shape[1:])
 
 
-_ANCHOR, _GROUPED = KernelRole.ANCHOR, Coupling.PRODUCES_GROUPED
+_ANCHOR, _CONV = KernelRole.ANCHOR, coupling.CONV
 
 SPECS = (
-    OpSpec("Conv", _ANCHOR, QuantRole.COMPUTE, _GROUPED, conv_macs),
-    OpSpec("ConvTranspose", _ANCHOR, QuantRole.COMPUTE, _GROUPED, conv_transpose_macs),
-    OpSpec("ConvInteger", _ANCHOR, QuantRole.NONE, _GROUPED, conv_macs, side_inputs=frozenset({2, 3})),
-    OpSpec("QLinearConv", _ANCHOR, QuantRole.NONE, _GROUPED, conv_macs, side_inputs=frozenset({1, 2, 4, 5, 6, 7})),
-    OpSpec("DeformConv", KernelRole.OPAQUE, QuantRole.FLOAT, Coupling.NONE, conv_macs),
+    OpSpec("Conv", _ANCHOR, QuantRole.COMPUTE, _CONV, conv_macs),
+    OpSpec("ConvTranspose", _ANCHOR, QuantRole.COMPUTE, _CONV, conv_transpose_macs),
+    OpSpec("ConvInteger", _ANCHOR, QuantRole.NONE, coupling.UNKNOWN, conv_macs, side_inputs=frozenset({2, 3})),
+    OpSpec("QLinearConv", _ANCHOR, QuantRole.NONE, coupling.UNKNOWN, conv_macs,
+           side_inputs=frozenset({1, 2, 4, 5, 6, 7})),
+    OpSpec("DeformConv", KernelRole.OPAQUE, QuantRole.FLOAT, coupling.UNKNOWN, conv_macs),
     OpSpec("Col2Im", KernelRole.OPAQUE, side_inputs=frozenset({1, 2})),
 )

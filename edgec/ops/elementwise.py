@@ -1,8 +1,9 @@
 """Element-wise arithmetic and activations: what the compiler knows of them."""
 
-from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
+from edgec.ops import coupling
+from edgec.ops.spec import KernelRole, OpSpec, QuantRole
 
-_P, _SAME = KernelRole.POINTWISE, Coupling.SAME
+_P, _SAME = KernelRole.POINTWISE, coupling.SAME
 _REQUANTIZES = (  # of one input: a table of 256 entries in int8
     "Sub", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "Mish",
     "Softplus", "Softsign", "Swish", "ThresholdedRelu", "Neg", "Abs",

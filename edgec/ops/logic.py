@@ -1,8 +1,9 @@
 """Comparisons, boolean and bitwise ops, selection, conversion: what the compiler knows of them."""
 
-from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
+from edgec.ops import coupling
+from edgec.ops.spec import KernelRole, OpSpec, QuantRole
 
-_P, _NONE, _SAME = KernelRole.POINTWISE, QuantRole.NONE, Coupling.SAME
+_P, _NONE, _SAME = KernelRole.POINTWISE, QuantRole.NONE, coupling.SAME
 _COMMUTATIVE = ("And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor")
 _ORDERED = ("Not", "BitwiseNot", "BitShift")
 _FLOAT = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf")  # compare numbers, not grids

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from edgec.ir.graph import Node
-from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
+from edgec.ops import coupling
+from edgec.ops.spec import KernelRole, OpSpec, QuantRole
 
 
 def matmul_macs(node: Node) -> int:
@@ -33,14 +34,14 @@ def einsum_macs(node: Node) -> int:
     return prod(extents.values())
 
 
-_ANCHOR, _PRODUCES = KernelRole.ANCHOR, Coupling.PRODUCES
+_ANCHOR, _UNKNOWN = KernelRole.ANCHOR, coupling.UNKNOWN
 
 SPECS = (
-    OpSpec("Gemm", _ANCHOR, QuantRole.COMPUTE, _PRODUCES, matmul_macs),
-    OpSpec("MatMul", _ANCHOR, QuantRole.COMPUTE, _PRODUCES, matmul_macs),
-    OpSpec("MatMulInteger", _ANCHOR, QuantRole.NONE, _PRODUCES, matmul_macs, side_inputs=frozenset({2, 3})),
-    OpSpec("QLinearMatMul", _ANCHOR, QuantRole.NONE, _PRODUCES, matmul_macs,
+    OpSpec("Gemm", _ANCHOR, QuantRole.COMPUTE, coupling.GEMM, matmul_macs),
+    OpSpec("MatMul", _ANCHOR, QuantRole.COMPUTE, coupling.MATMUL, matmul_macs),
+    OpSpec("MatMulInteger", _ANCHOR, QuantRole.NONE, _UNKNOWN, matmul_macs, side_inputs=frozenset({2, 3})),
+    OpSpec("QLinearMatMul", _ANCHOR, QuantRole.NONE, _UNKNOWN, matmul_macs,
            side_inputs=frozenset({1, 2, 4, 5, 6, 7})),
-    OpSpec("Einsum", _ANCHOR, QuantRole.FLOAT, Coupling.NONE, einsum_macs),
+    OpSpec("Einsum", _ANCHOR, QuantRole.FLOAT, _UNKNOWN, einsum_macs),
     OpSpec("Det", KernelRole.OPAQUE),
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgec.ir.graph import Node
-from edgec.ops.spec import Coupling, KernelRole, OpSpec, QuantRole
+from edgec.ops import coupling
+from edgec.ops.spec import KernelRole, OpSpec, QuantRole
 
 
 def recurrent_macs(node: Node) -> int:
@@ -16,6 +17,6 @@ def recurrent_macs(node: Node) -> int:
 
 
 SPECS = tuple(
-    OpSpec(name, KernelRole.OPAQUE, QuantRole.FLOAT, Coupling.NONE, recurrent_macs, side_inputs=frozenset({4}))
+    OpSpec(name, KernelRole.OPAQUE, QuantRole.FLOAT, coupling.RECURRENT, recurrent_macs, side_inputs=frozenset({4}))
     for name in ("LSTM", "GRU", "RNN")
 )

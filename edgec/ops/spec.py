@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from edgec.ir.graph import Graph, Node
+from edgec.ops.coupling import UNKNOWN, Coupling
 
 
 class KernelRole(enum.Enum):
@@ -30,21 +31,6 @@ class QuantRole(enum.Enum):
     NONE = "none"  # has no numbers to quantize, or reads any grid as it is: And, Shape, ArgMax, QLinearConv
 
 
-class Coupling(enum.Enum):
-    """How the channels (axis 1) of inputs and output depend on each other (compress/channels)."""
-
-    NONE = "none"  # pruning stops here: unknown or data dependent
-    SAME = "same"  # channel i of every (broadcast) input and of the output is one channel: Relu, Add, PRelu, pooling
-    PER_CHANNEL = "per_channel"  # SAME for the first input; the others hold one number per channel: BatchNormalization
-    PER_GROUP = "per_group"  # PER_CHANNEL, and groups of channels must stay equally large: GroupNormalization
-    REDUCES = "reduces"  # SAME where axis 1 is not among the reduced axes, else it ends here: ReduceMean
-    PRODUCES = "produces"  # output channels are new, made by the weight's rows: Conv, Gemm, MatMul
-    PRODUCES_GROUPED = "produces_grouped"  # like PRODUCES, within groups; depthwise behaves as SAME
-    CONCATENATES = "concatenates"  # output channels are the inputs' channels in a row
-    SPLITS = "splits"  # output channels are runs of the input's
-    RESHAPES = "reshapes"  # channels become runs or strides of another axis: Reshape, Flatten, Transpose
-
-
 def no_macs(_node: Node) -> int:
     """Multiply-adds of an op that has none."""
     return 0
@@ -54,7 +40,7 @@ def no_macs(_node: Node) -> int:
 class OpSpec:
     """One op of the table.
 
-    name: ONNX name in the default domain. kernel, quant, coupling: the roles.
+    name: ONNX name in the default domain. kernel, quant: the roles. coupling: which channels belong together.
     macs(node): multiply-adds of one execution, from static shapes. Only products that are summed count (convolutions,
     matrix products, recurrent nets, attention); arithmetic per element does not, as is usual in the field.
     side_inputs: indices of inputs that must be constants for native kernels because they are parameters rather than
@@ -65,7 +51,7 @@ class OpSpec:
     name: str
     kernel: KernelRole
     quant: QuantRole = QuantRole.FLOAT
-    coupling: Coupling = Coupling.NONE
+    coupling: Coupling = UNKNOWN
     macs: Callable[[Node], int] = no_macs
     side_inputs: frozenset[int] = field(default_factory=frozenset)
     commutative: bool = False
@@ -98,6 +84,11 @@ class OpTable:
     def family(self, name: str) -> str:
         """The file of `ops/` that holds the op `name`. Raises KeyError for an unknown one."""
         return self._families[name]
+
+    def coupling(self, node: Node) -> Coupling:
+        """How the channels of a node belong together; those of an unknown op are not to be touched."""
+        spec = self.find(node)
+        return spec.coupling if spec else UNKNOWN
 
     def role(self, node: Node) -> KernelRole:
         """Kernel role of a node; an unknown op is OPAQUE."""

@@ -1,0 +1,1 @@
+"""Structured pruning: which channels belong together, which may go, and the graph without them."""
