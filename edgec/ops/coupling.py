@@ -120,15 +120,43 @@ def _resampled_size(node: Node, _kept: Kept) -> Resized:
     return Resized(parameters={3: np.array([len(_kept(node.outputs[0], a)) for a in axes], size.const.dtype)})
 
 
-def _padded(node: Node, links: Links) -> None:
-    data, result = node.operand(0), node.outputs[0]
-    rank, pads = data.type.rank, node.parameter(1)
+def _pads(node: Node) -> dict[int, tuple[int, int]] | None:
+    """Axis -> (before, after) of a Pad; None if they are computed."""
+    rank, pads = node.operand(0).type.rank, node.parameter(1)
+    if pads is None or (node.input(3) is not None and node.parameter(3) is None):
+        return None
     axes = node.parameter(3) or list(range(rank))
+    return {axis % rank: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
+
+
+def _padded(node: Node, links: Links) -> None:
+    """New indices stand before and after those of the data; a reflection of channels is not followed."""
+    data, result, pads = node.operand(0), node.outputs[0], _pads(node)
     if pads is None:
         return unknown(node, links)
-    moved = {a % rank for i, a in enumerate(axes) if pads[i] or pads[i + len(axes)]}
-    _pairs(data, result, links, sorted(moved), f"{node.op} adds to it")
+    constant = node.text("mode", "constant") == "constant"
+    cut = [a for a, pair in pads.items() if min(pair) < 0 or (max(pair) > 0 and not constant)]
+    grown = [a for a, pair in pads.items() if a not in cut and max(pair) > 0]
+    for axis in range(data.type.rank):
+        if axis in cut:
+            links.fix(data, axis, f"{node.op} cuts or mirrors it")
+            links.fix(result, axis, f"{node.op} cuts or mirrors it")
+        elif axis in grown:
+            index = np.arange(data.shape[axis])
+            links.tie_indices(data, axis, index, result, axis, pads[axis][0] + index)
+        else:
+            links.tie(data, axis, result, axis)
     return None
+
+
+def _padded_size(node: Node, kept: Kept) -> Resized:
+    pads = _pads(node) or {}
+    before, after = [], []
+    for axis, (first, last) in pads.items():
+        indices, end = kept(node.outputs[0], axis), node.outputs[0].shape[axis] - last
+        before.append(int((indices < first).sum()) if first > 0 else first)
+        after.append(int((indices >= end).sum()) if last > 0 else last)
+    return Resized(parameters={1: np.array([*before, *after], np.int64)})
 
 
 def _per_channel(node: Node, links: Links) -> None:
@@ -333,7 +361,7 @@ UNKNOWN = Coupling(unknown)
 SAME = Coupling(_same)
 WINDOW = Coupling(_window)
 RESAMPLED = Coupling(_resampled, _resampled_size)
-PADDED = Coupling(_padded)
+PADDED = Coupling(_padded, _padded_size)
 PER_CHANNEL = Coupling(_per_channel)
 INSTANCE = Coupling(_instance)
 GROUPED_NORM = Coupling(_grouped_norm, _grouped_norm_size)
