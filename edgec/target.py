@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
@@ -36,7 +36,7 @@ _TABLES: dict[str, dict[str, Any]] = {
             "sparse_2of4": bool},
     "dla": {"cores": int, "mhz": int, "sram_kib": int},
     "npu": {"name": str, "tops": _NUMBER},
-    "software": {"jetpack": str, "tensorrt": str, "cuda": str},
+    "software": {"jetpack": str, "tensorrt": str, "cuda": str, "python": str, "l4t": str, "container": str},
     "mcu": {"core": str, "mhz": int, "sram_kib": int, "ram_contiguous_kib": int, "flash_kib": int, "fpu": bool,
             "simd": str},
 }
@@ -135,7 +135,8 @@ class Target:
     cpu: the fastest cluster; clusters: all of them. triple: LLVM's; qemu_cpu: the model of `qemu-aarch64` that traps
     what the device lacks; qemu_machine: for microcontrollers, the machine of `qemu-system-arm`. facts: the tables
     `board`, `gpu`, `dla`, `npu`, `mcu` (a mapping each) and `software` (a list) as the file states them; sources:
-    where each fact is from, by `table.key`.
+    where each fact is from, by `table.key`. choices: what a build chose among what the device offers
+    (`edgec.target.configure`), fit for JSON.
     """
 
     name: str
@@ -150,6 +151,14 @@ class Target:
     clusters: tuple[Cpu, ...] = ()
     qemu_machine: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, hash=False)
+    choices: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+
+    @property
+    def software(self) -> Mapping[str, str]:
+        """The release that is chosen, or the first that the file lists: `jetpack`, `tensorrt`, `cuda`, `python` ..."""
+        rows = self.facts.get("software", ())
+        release: Mapping[str, str] = self.choices.get("software") or (rows[0] if rows else {})
+        return release
 
     def table(self, name: str) -> Mapping[str, Any]:
         """One table of facts, empty if the device has none: `target.table("gpu").get("sm")`."""
@@ -184,6 +193,34 @@ def load_target(name: str | Path) -> Target:
     raise UserError(
         f"there is no target {text!r}", expected="a name such as " + ", ".join(near or ("jetson", "rpi4", "host")),
         hint="`edgec targets` lists all; a path that ends in .toml is read as a target file")
+
+
+def configure(target: Target, *, jetpack: str = "", dla: int | None = None, gpu_fallback: bool = False) -> Target:
+    """The target with choices made: a JetPack release (`6.2`; `5.1` stands for the newest 5.1.x), a DLA core, and
+    whether what the DLA cannot run may run on the GPU.
+
+    Raises UserError for a choice that the device does not offer, with what it offers.
+    """
+    choices: dict[str, Any] = {}
+    rows = target.facts.get("software", ())
+    offered = ", ".join(r["jetpack"] for r in rows if "jetpack" in r)
+    if jetpack:
+        found = [r for r in rows if r.get("jetpack") == jetpack or str(r.get("jetpack", "")).startswith(f"{jetpack}.")]
+        if not found:
+            raise UserError(f"{target.name} has no JetPack {jetpack!r}", expected=offered and f"one of {offered}",
+                            hint="`edgec targets` shows the releases of each device")
+        choices["software"] = dict(found[0])
+    if dla is not None:
+        cores = int(target.table("dla").get("cores", 0))
+        if not 0 <= dla < cores:
+            raise UserError(f"{target.name} has no DLA core {dla}",
+                            expected=f"0 to {cores - 1}" if cores else "a device with a DLA, such as jetson-orin-nx")
+        choices["dla"] = dla
+    if gpu_fallback:
+        if dla is None:
+            raise UserError("a fallback to the GPU is for DLA builds", hint="add --dla 0")
+        choices["gpu_fallback"] = True
+    return replace(target, choices=choices) if choices else target
 
 
 def parse_target(text: str, *, where: str) -> Target:

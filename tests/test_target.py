@@ -6,7 +6,7 @@ import pytest
 
 from edgec.errors import UserError
 from edgec.host import find_cpu
-from edgec.target import list_targets, load_target, parse_target
+from edgec.target import configure, list_targets, load_target, parse_target
 
 NAMED = [
     "jetson-nano", "jetson-xavier-nx", "jetson-agx-xavier", "jetson-orin-nano", "jetson-orin-nx", "jetson-agx-orin",
@@ -207,3 +207,34 @@ def test_host_is_this_machine():
     assert host.name == "host"
     assert host.cpu.features
     assert host.backends == ("tvm", "onnxruntime")
+
+
+def test_configure_chooses_a_jetpack_release_by_its_first_numbers():
+    orin = load_target("jetson-orin-nano")
+    assert orin.software["jetpack"] == "6.2"
+    chosen = configure(orin, jetpack="5.1")
+    assert (chosen.software["tensorrt"], chosen.software["python"]) == ("8.5.2", "3.8")
+    assert configure(orin, jetpack="7.2").software["tensorrt"] == "10.16"
+    assert load_target("host").software == {}
+
+
+@pytest.mark.parametrize(("name", "options", "text"), [
+    ("jetson-orin-nano", {"jetpack": "4.6"}, r"no JetPack '4\.6'(.|\n)*6\.2, 7\.2, 5\.1\.6"),
+    ("jetson-orin-nano", {"jetpack": "6"}, ""),
+    ("rpi4", {"jetpack": "6.2"}, "no JetPack"),
+    ("jetson-orin-nano", {"dla": 0}, "no DLA core 0(.|\n)*jetson-orin-nx"),
+    ("jetson-orin-nx", {"dla": 2}, "no DLA core 2(.|\n)*0 to 1"),
+    ("jetson-orin-nx", {"gpu_fallback": True}, "for DLA builds"),
+])
+def test_configure_refuses_what_the_device_does_not_offer(name, options, text):
+    if not text:
+        assert configure(load_target(name), **options).software["jetpack"] == "6.2"
+        return
+    with pytest.raises(UserError, match=text):
+        configure(load_target(name), **options)
+
+
+def test_configure_keeps_the_choices_apart_from_the_facts():
+    nx = configure(load_target("jetson-orin-nx"), dla=1, gpu_fallback=True)
+    assert nx.choices == {"dla": 1, "gpu_fallback": True}
+    assert load_target("jetson-orin-nx").choices == {}

@@ -1,8 +1,8 @@
 """A board that is reached over ssh: run programs there, copy files that are missing there, bring files back.
 
 It needs OpenSSH's client here, and on the board nothing but a POSIX shell with coreutils or BusyBox (`tar`,
-`sha256sum`, `mv`). One connection serves all calls (OpenSSH's ControlMaster), so each costs a few milliseconds. Keys, jump hosts
-and users come from the user's own ssh configuration; no password is ever asked for or kept.
+`sha256sum`, `mv`). One connection serves all calls (OpenSSH's ControlMaster), so each costs a few milliseconds. Keys,
+jump hosts and users come from the user's own ssh configuration; no password is ever asked for or kept.
 
     with open_device("ssh://jetson@192.168.1.20") as board:
         board.put({"bench": Path("bench")}, "edgec-tune")          # only what is missing or different there
