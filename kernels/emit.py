@@ -44,6 +44,22 @@ def loop(extent: Expr, start: int = 0) -> AbstractContextManager[Expr]:
     return nullcontext(start) if extent == 1 else T.serial(start, start + extent)
 
 
+@contextmanager
+def parallel(*extents: int) -> Iterator[tuple[Expr, ...]]:
+    """One loop over all combinations of indices, in row-major order, whose iterations threads may share.
+
+    It must not stand inside another loop, beside it may stand other parallel loops: each waits for the one before. An
+    iteration may write what no other one reads or writes, and workspaces that are `per_thread`.
+    """
+    total = prod(extents)
+    with nullcontext(0) if total == 1 else T.parallel(0, total) as fused:
+        rest, found = fused, []
+        for extent in reversed(extents[1:]):
+            found.append(0 if extent == 1 else rest % extent)
+            rest = rest if extent == 1 else rest // extent
+        yield (rest if extents[0] > 1 else 0, *reversed(found))
+
+
 def unrolled(extent: int, start: int = 0) -> AbstractContextManager[Expr]:
     """A loop that is written out, after most of TVM's passes have seen it once."""
     return nullcontext(start) if extent == 1 else T.unroll(start, start + extent)

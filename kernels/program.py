@@ -36,9 +36,12 @@ class Constant:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The pointer is scratch memory of the arena, alive during this kernel only."""
+    """The pointer is scratch memory of the arena, alive during this kernel only. per_thread: each thread that runs a
+    part of a parallel loop has its own, so what is in it lasts for one iteration; else all share it.
+    """
 
     nbytes: int
+    per_thread: bool = False
 
 
 @dataclass(frozen=True)

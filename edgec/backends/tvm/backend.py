@@ -85,27 +85,31 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
 
     Raises InternalError for a program that cannot be compiled, Unsupported for too many constants.
     """
-    from edgec.backends.tvm import codegen
+    from edgec.backends.tvm import codegen, work
     from edgec.backends.tvm.memory import calls, place_everything
 
     labels = [plan.kernels[i].where for i in programs]
-    lowered = codegen.lower(list(programs.values()), labels, target, options.progress)
-    layout = place_everything(plan, programs, {i: low.workspaces for i, low in zip(programs, lowered, strict=True)})
+    shared = [options.threads > 1 and work.is_shared(plan.kernels[i], p, target.cpu) for i, p in programs.items()]
+    lowered = codegen.lower(list(programs.values()), labels, target, options.progress, shared)
+    by_kernel = dict(zip(programs, lowered, strict=True))
+    layout = place_everything(plan, programs, by_kernel)
     if len(layout.constants) > _MOST_CONSTANTS:
         raise Unsupported(f"the constants take {len(layout.constants)} bytes", where=options.name,
                           expected=f"at most {_MOST_CONSTANTS}, which code can reach by 32-bit offsets")
     options.progress("compile", None, f"{len({id(low) for low in lowered})} functions with LLVM")
     code = codegen.emit(lowered, labels, [layout.exclusive[i] for i in programs], target, f"{options.name}_kernel")
-    steps = calls(layout, plan, programs, dict(zip(programs, code.symbols, strict=True)))
+    steps = calls(layout, plan, programs, by_kernel, code)
     ports = [tuple(Port(v.name, v.type) for v in values) for values in (plan.graph.inputs, plan.graph.outputs)]
     described = entry.Entry(options.name, target.name, metadata.version("edgec"), ports[0], ports[1],
-                            layout.arena.nbytes, len(layout.constants), tuple(steps))
+                            layout.arena.nbytes, len(layout.constants), tuple(steps), layout.thread_nbytes,
+                            options.threads)
     options.progress("link", None, f"{len(layout.constants) + len(code.data)} bytes")
     files = _write(described, code.data, layout.constants, target, options)
     meta: dict[str, Any] = {
         "name": options.name, "abi": entry.ABI, "triple": target.triple, "arena_bytes": layout.arena.nbytes,
         "arena_lower_bound": layout.arena.lower_bound, "constant_bytes": len(layout.constants),
-        "kernels": len(plan.kernels), "functions": code.functions, "undefined": list(code.undefined), "threads": 1,
+        "kernels": len(plan.kernels), "functions": code.functions, "undefined": list(code.undefined),
+        "threads": options.threads, "thread_bytes": layout.thread_nbytes,
         "algorithms": dict(sorted(Counter(p.algorithm for p in programs.values()).items())),
         "kernel_algorithms": {plan.kernels[i].name: p.algorithm for i, p in programs.items()},
     }

@@ -85,8 +85,12 @@ def _statement(stmt: Any, scalars: list[Any]) -> Any:
     if isinstance(stmt, tirx.For):
         if int(stmt.kind) == tirx.ForKind.VECTORIZED:
             return _vectorized(stmt, scalars)
-        return tirx.For(stmt.loop_var, stmt.min, stmt.extent, stmt.kind, _statement(stmt.body, scalars),
-                        stmt.thread_binding, stmt.annotations, stmt.step)
+        own = [] if int(stmt.kind) == tirx.ForKind.PARALLEL else scalars  # threads must not share a scalar
+        body = _statement(stmt.body, own)
+        if own is not scalars and own:
+            body = tirx.SeqStmt([*map(tirx.AllocBuffer, own), body])
+        return tirx.For(stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding, stmt.annotations,
+                        stmt.step)
     if isinstance(stmt, tirx.IfThenElse):
         other = None if stmt.else_case is None else _statement(stmt.else_case, scalars)
         return tirx.IfThenElse(stmt.condition, _statement(stmt.then_case, scalars), other)

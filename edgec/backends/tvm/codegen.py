@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +20,30 @@ from tvm import s_tir, tirx
 
 from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.elf import undefined_symbols
+from edgec.backends.tvm.phases import Phase, Scratch, split
 from edgec.backends.tvm.symbols import is_ordinary
 from edgec.errors import InternalError
 from edgec.kernels.program import TensorProgram
 from edgec.progress import Progress, silent
 from edgec.target import Target
 
-STACK_BYTES = 4096  # a temporary up to this size stays on the stack; device threads may have 16 KiB in all
-
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A function without Buffers. workspaces: bytes of the pointers that follow the program's own arguments."""
+    """Functions without Buffers, to be called in order. scratch: the pointers that follow the program's arguments."""
 
-    func: Any
-    workspaces: tuple[int, ...]
+    phases: tuple[Phase, ...]
+    scratch: tuple[Scratch, ...]
 
 
 @dataclass(frozen=True)
 class Code:
-    """An object file. symbols: name of the function of each call; functions: how many there are;
+    """An object file. symbols: for each call the names of its phases; functions: how many there are;
     undefined: what the object needs from libc, libm or the compiler's runtime.
     """
 
     data: bytes
-    symbols: tuple[str, ...]
+    symbols: tuple[tuple[str, ...], ...]
     functions: int
     undefined: tuple[str, ...]
 
@@ -61,23 +59,25 @@ def tvm_target(target: Target) -> Any:
     return tvm.target.Target(spec)
 
 
-def lower(programs: Sequence[TensorProgram], labels: Sequence[str], target: Target,
-          progress: Progress = silent) -> list[Lowered]:
-    """Each program as a function of pointers. Programs that differ only in names share one Lowered.
+def lower(programs: Sequence[TensorProgram], labels: Sequence[str], target: Target, progress: Progress = silent,
+          shared: Sequence[bool] | None = None) -> list[Lowered]:
+    """Each program as functions of pointers. Programs that differ only in names share one Lowered.
 
-    labels: what to call each program in a message. Raises InternalError for a program that TVM cannot lower.
+    labels: what to call each program in a message; shared: whether threads may share its loops, no for all by default.
+    Raises InternalError for a program that TVM cannot lower.
     """
-    known: dict[int, list[tuple[Any, Lowered]]] = {}
+    known: dict[tuple[int, bool], list[tuple[Any, Lowered]]] = {}
     result = []
     tvm_form = tvm_target(target)
     for index, (program, label) in enumerate(zip(programs, labels, strict=True)):
         progress("lower", index / len(programs), label)
         func = program.func.without_attr("global_symbol") if "global_symbol" in program.func.attrs else program.func
-        twins = known.setdefault(tvm_ffi.structural_hash(func, map_free_vars=True), [])
+        several = shared is not None and shared[index]
+        twins = known.setdefault((tvm_ffi.structural_hash(func, map_free_vars=True), several), [])
         match = next((low for other, low in twins if tvm_ffi.structural_equal(func, other, map_free_vars=True)), None)
         if match is None:
             try:
-                match = _lower_one(func, tvm_form)
+                match = _lower_one(func, tvm_form, several)
             except Exception as error:  # TVM has no common base class for its errors
                 raise InternalError(f"TVM cannot lower a kernel: {_last_line(error)}", where=label) from error
             twins.append((func, match))
@@ -97,11 +97,14 @@ def emit(lowered: Sequence[Lowered], labels: Sequence[str], exclusive: Sequence[
     owners: dict[str, str] = {}
     symbols = []
     for low, label, alone in zip(lowered, labels, exclusive, strict=True):
-        name = names.setdefault((id(low), alone), f"{prefix}{len(names)}")
-        if name not in functions:
-            functions[name] = low.func.with_attr("global_symbol", name).with_attr("tirx.noalias", alone)
-            owners[name] = label
-        symbols.append(name)
+        own = []
+        for phase in low.phases:
+            name = names.setdefault((id(phase), alone), f"{prefix}{len(names)}")
+            if name not in functions:
+                functions[name] = phase.func.with_attr("global_symbol", name).with_attr("tirx.noalias", alone)
+                owners[name] = label
+            own.append(name)
+        symbols.append(tuple(own))
     tvm_form = tvm_target(target)
     try:
         data = _build(functions, tvm_form)
@@ -132,13 +135,14 @@ def _passes() -> tuple[Any, Any]:
     return tvm.transform.Sequential(blocks), tvm.transform.Sequential(flat)
 
 
-def _lower_one(func: Any, tvm_form: Any) -> Lowered:
+def _lower_one(func: Any, tvm_form: Any, shared: bool) -> Lowered:
     blocks, flat = _passes()
     module = tvm.IRModule({"main": flatten(func).with_attr("global_symbol", "main")})
     module = blocks(tirx.transform.BindTarget(tvm_form.with_host(tvm_form))(module))
     module = flat(tvm.IRModule({"main": _pointer_parameters(module["main"])}))
-    bare, workspaces = _without_large_temporaries(module["main"])
-    return Lowered(tirx.transform.LowerIntrin()(tvm.IRModule({"main": bare}))["main"], workspaces)
+    phases, scratch = split(module["main"], shared)
+    intrinsics = tirx.transform.LowerIntrin()
+    return Lowered(tuple(Phase(intrinsics(tvm.IRModule({"main": p.func}))["main"], p.extent) for p in phases), scratch)
 
 
 def _pointer_parameters(func: Any) -> Any:
@@ -152,30 +156,6 @@ def _pointer_parameters(func: Any) -> Any:
         else:
             parameters.append(parameter)
     return tirx.PrimFunc(parameters, tirx.SeqStmt([*declarations, func.body]), func.ret_type, func.attrs)
-
-
-def _without_large_temporaries(func: Any) -> tuple[Any, tuple[int, ...]]:
-    """Temporaries above STACK_BYTES become pointer parameters; their sizes in bytes."""
-    parameters = list(func.params)
-    sizes: list[int] = []
-
-    def replace(statement: Any) -> Any:
-        buffer = statement.buffer
-        size = prod(int(extent) for extent in buffer.shape) * _bytes_per_element(buffer)
-        if size <= STACK_BYTES:
-            return statement
-        pointer = tirx.Var(f"workspace{len(sizes)}", tirx.buffer.buffer_data_pointer_type(buffer))
-        parameters.append(pointer)
-        sizes.append(size)
-        return tirx.DeclBuffer(buffer, data=pointer)
-
-    body = tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, replace), order="post")
-    return (tirx.PrimFunc(parameters, body, func.ret_type, func.attrs), tuple(sizes)) if sizes else (func, ())
-
-
-def _bytes_per_element(buffer: Any) -> int:
-    kind = tvm.DataType(str(buffer.dtype))
-    return -(-int(kind.bits) * int(kind.lanes) // 8)
 
 
 def _build(functions: dict[str, Any], tvm_form: Any) -> bytes:

@@ -11,7 +11,7 @@ from edgec.backends.base import Port
 from edgec.errors import UserError
 from edgec.ir.types import DType
 
-ABI = 1  # EDGEC_ENGINE_ABI of runtime/c/edgec_engine.h
+ABI = 2  # EDGEC_ENGINE_ABI of runtime/c/edgec_engine.h
 _DTYPES = {
     DType.FLOAT32: "float", DType.UINT8: "uint8_t", DType.INT8: "int8_t", DType.UINT16: "uint16_t",
     DType.INT16: "int16_t", DType.INT32: "int32_t", DType.INT64: "int64_t", DType.BOOL: "uint8_t",
@@ -33,20 +33,28 @@ class Region(Enum):
 
 @dataclass(frozen=True)
 class Place:
-    """index: number of the input or output; offset in bytes for the arena and the constants."""
+    """index: number of the input or output; offset in bytes for the arena and the constants.
+
+    own: for scratch memory of the arena that each thread must have for itself, the offset in what further threads have.
+    """
 
     region: Region
     index: int = 0
+    own: int | None = None
 
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel. writes: for each argument, whether the function writes through it; label: for a comment."""
+    """One phase of a kernel. writes: for each argument, whether the function writes through it; label: for a comment.
+
+    extent: iterations that threads may share, given to the function as two more arguments, first and last; 0: none.
+    """
 
     symbol: str
     arguments: tuple[Place, ...]
     writes: tuple[bool, ...]
     label: str = ""
+    extent: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,9 @@ class Copy:
 
 @dataclass(frozen=True)
 class Entry:
-    """What an engine's C files are made of."""
+    """What an engine's C files are made of. arena_nbytes: for one thread; thread_nbytes: for each further one;
+    threads: the most that may run it.
+    """
 
     name: str
     target: str
@@ -71,6 +81,13 @@ class Entry:
     arena_nbytes: int
     constant_nbytes: int
     steps: tuple[Call | Copy, ...]
+    thread_nbytes: int = 0
+    threads: int = 1
+
+    @property
+    def spreads(self) -> bool:
+        """True if threads share any of the work."""
+        return self.threads > 1 and any(isinstance(step, Call) and step.extent for step in self.steps)
 
 
 def check_name(name: str) -> None:
@@ -88,8 +105,12 @@ def header(entry: Entry) -> str:
         lines += [f" * {kind} {i}: {_comment(port.name)}, {port.type}" for i, port in enumerate(ports)]
     lines += [" */", f"#ifndef {macro}_H", f"#define {macro}_H", "", '#include "edgec_engine.h"', "",
               "#ifdef __cplusplus", 'extern "C" {', "#endif", "",
-              "/* Bytes of the arena, which must start at a multiple of EDGEC_ARENA_ALIGNMENT. */",
-              f"#define {macro}_ARENA_BYTES {entry.arena_nbytes}u", "",
+              "/* Bytes of the arena, which must start at a multiple of EDGEC_ARENA_ALIGNMENT: for one thread, and for",
+              " * each further one. */",
+              f"#define {macro}_ARENA_BYTES {entry.arena_nbytes}u",
+              f"#define {macro}_THREAD_BYTES {entry.thread_nbytes}u", "",
+              "/* The most threads that may run it. */",
+              f"#define {macro}_THREADS {entry.threads}u", "",
               f"#define {macro}_INPUT_COUNT {len(entry.inputs)}u",
               f"#define {macro}_OUTPUT_COUNT {len(entry.outputs)}u", ""]
     for kind, ports in (("INPUT", entry.inputs), ("OUTPUT", entry.outputs)):
@@ -98,7 +119,8 @@ def header(entry: Entry) -> str:
                       f"#define {macro}_{kind}_{i}_ELEMENTS {port.type.size}u",
                       f"#define {macro}_{kind}_{i}_BYTES {port.type.nbytes}u"]
     lines += ["", "/* Computes all outputs from all inputs; see edgec_engine.run. Returns an edgec_status. */",
-              f"int {name}_run(const void *const inputs[], void *const outputs[], void *arena);", "",
+              f"int {name}_run(const void *const inputs[], void *const outputs[], void *arena, "
+              "const edgec_threads *threads);", "",
               "/* The same with a description of every input and output. */",
               f"extern const edgec_engine {name}_engine;", "",
               "/* The weights, at a multiple of 64 bytes. A program that defines this symbol itself, for example in",
@@ -125,16 +147,87 @@ def source(entry: Entry) -> str:
         lines += ["static void copy(const void *from, void *to, size_t bytes) {",
                   "  const unsigned char *source = from;", "  unsigned char *destination = to;",
                   "  for (size_t i = 0; i < bytes; ++i) destination[i] = source[i];", "}", ""]
-    lines += [f"int {name}_run(const void *const inputs[], void *const outputs[], void *arena) {{",
+    if entry.spreads:
+        lines += [_SPREAD.replace("@MACRO@", macro)]
+        for number, step in enumerate(entry.steps):
+            if isinstance(step, Call) and step.extent:
+                lines += _shared(entry, number, step)
+    lines += [f"int {name}_run(const void *const inputs[], void *const outputs[], void *arena, "
+              "const edgec_threads *threads) {",
               "  unsigned char *const memory = arena;",
               f"  const unsigned char *const constants = {name}_constants;",
-              "  (void)inputs, (void)outputs, (void)memory, (void)constants;", *_checks(entry),
-              *(_step(step) for step in entry.steps), "  return EDGEC_OK;", "}", "",
+              "  (void)inputs, (void)outputs, (void)memory, (void)constants, (void)threads;", *_checks(entry)]
+    if entry.spreads:
+        lines.append("  const frame frame = {inputs, outputs, memory, threads};")
+    lines += [*(_step(entry, number, step) for number, step in enumerate(entry.steps)), "  return EDGEC_OK;", "}", "",
               f"const edgec_engine {name}_engine = {{",
-              f"    EDGEC_ENGINE_ABI, {macro}_INPUT_COUNT, {macro}_OUTPUT_COUNT,",
-              f"    {_string(name)}, {_string(entry.target)}, {inputs}, {outputs}, {macro}_ARENA_BYTES, {name}_run,",
+              f"    EDGEC_ENGINE_ABI, {macro}_INPUT_COUNT, {macro}_OUTPUT_COUNT, {macro}_THREADS,",
+              f"    {_string(name)}, {_string(entry.target)}, {inputs}, {outputs}, {macro}_ARENA_BYTES,",
+              f"    {macro}_THREAD_BYTES, {name}_run,",
               "};", ""]
     return "\n".join(lines)
+
+
+_SPREAD = """\
+typedef struct frame {
+  const void *const *inputs;
+  void *const *outputs;
+  unsigned char *memory;
+  const edgec_threads *threads;
+} frame;
+
+typedef void share(const frame *frame, uint32_t thread, int32_t first, int32_t last);
+
+typedef struct work {
+  const frame *frame;
+  share *run;
+  int32_t extent, piece;
+  int32_t next[@MACRO@_THREADS];
+} work;
+
+/* A thread's own memory of the arena: the first one's lies among the values, the others' behind all of them. */
+static inline void *own(const frame *frame, uint32_t thread, size_t first, size_t further) {
+  return frame->memory +
+         (thread == 0 ? first : @MACRO@_ARENA_BYTES + (thread - 1u) * (size_t)@MACRO@_THREAD_BYTES + further);
+}
+
+/* Each thread takes pieces of its own part of the iterations, the same part in every kernel, since its cache holds what
+ * it wrote there; then it takes what the others have left. */
+static void take(void *context, uint32_t thread) {
+  work *const work = context;
+  const uint32_t count = work->frame->threads->count;
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t part = (thread + i) % count;
+    const int32_t end = (int32_t)((int64_t)work->extent * (part + 1) / count);
+    for (;;) {
+      const int32_t first = __atomic_fetch_add(&work->next[part], work->piece, __ATOMIC_RELAXED);
+      if (first >= end) break;
+      work->run(work->frame, thread, first, end - first < work->piece ? end : first + work->piece);
+    }
+  }
+}
+
+static void spread(const frame *frame, share *run, int32_t extent) {
+  const uint32_t count = frame->threads == NULL ? 1 : frame->threads->count;
+  if (count < 2) {
+    run(frame, 0, 0, extent);
+    return;
+  }
+  const int32_t piece = extent / (int32_t)(count * 4u); /* four for each: a late thread leaves little behind */
+  work work = {frame, run, extent, piece > 1 ? piece : 1, {0}};
+  for (uint32_t i = 0; i < count; ++i) work.next[i] = (int32_t)((int64_t)extent * i / count);
+  frame->threads->run(frame->threads, take, &work);
+}
+"""
+
+
+def _shared(entry: Entry, number: int, step: Call) -> list[str]:
+    """The function that computes some iterations of a step."""
+    places = (_pointer(place, "frame->") for place in step.arguments)
+    return [f"static void step{number}(const frame *frame, uint32_t thread, int32_t first, int32_t last) {{",
+            f"  const unsigned char *const constants = {entry.name}_constants;",
+            "  (void)frame, (void)constants, (void)thread;",
+            f"  {step.symbol}({', '.join([*places, 'first', 'last'])});", "}", ""]
 
 
 def _table(name: str, kind: str, ports: Sequence[Port]) -> list[str]:
@@ -156,8 +249,8 @@ def _declarations(steps: Sequence[Call | Copy]) -> list[str]:
     known: dict[str, str] = {}
     for step in steps:
         if isinstance(step, Call):
-            parameters = ", ".join("void *" if write else "const void *" for write in step.writes) or "void"
-            known.setdefault(step.symbol, f"void {step.symbol}({parameters});")
+            kinds = ["void *" if write else "const void *" for write in step.writes] + ["int32_t"] * 2 * bool(step.extent)
+            known.setdefault(step.symbol, f"void {step.symbol}({', '.join(kinds) or 'void'});")
     return [*known.values(), ""] if known else []
 
 
@@ -175,22 +268,32 @@ def _checks(entry: Entry) -> list[str]:
     if entry.arena_nbytes:
         lines += ["  if (arena == NULL) return EDGEC_NULL_POINTER;",
                   "  if ((uintptr_t)arena % EDGEC_ARENA_ALIGNMENT != 0) return EDGEC_MISALIGNED;"]
-    return lines
+    return [*lines, "  if (threads != NULL && threads->count > " f"{entry.name.upper()}_THREADS) "
+            "return EDGEC_TOO_MANY_THREADS;"]
 
 
-def _step(step: Call | Copy) -> str:
+def _step(entry: Entry, number: int, step: Call | Copy) -> str:
     label = f"  /* {_comment(step.label)} */\n" if step.label else ""
+    if isinstance(step, Call) and step.extent:
+        if entry.spreads:
+            return f"{label}  spread(&frame, step{number}, {step.extent});"
+        return f"{label}  {step.symbol}({', '.join([*map(_pointer, step.arguments), '0', str(step.extent)])});"
     if isinstance(step, Call):
         return f"{label}  {step.symbol}({', '.join(_pointer(place) for place in step.arguments)});"
     return f"{label}  copy({_pointer(step.source)}, {_pointer(step.destination)}, {step.nbytes}u);"
 
 
-def _pointer(place: Place) -> str:
+def _pointer(place: Place, frame: str = "") -> str:
+    """An expression. frame: how a shared step reaches what `run` was given."""
     if place.region is Region.INPUT:
-        return f"inputs[{place.index}]"
+        return f"{frame}inputs[{place.index}]"
     if place.region is Region.OUTPUT:
-        return f"outputs[{place.index}]"
-    return f"{'memory' if place.region is Region.ARENA else 'constants'} + {place.index}u"
+        return f"{frame}outputs[{place.index}]"
+    if place.region is Region.CONSTANT:
+        return f"constants + {place.index}u"
+    if frame and place.own is not None:
+        return f"own(frame, thread, {place.index}u, {place.own}u)"
+    return f"{frame}memory + {place.index}u"
 
 
 def _shape(port: Port) -> str:

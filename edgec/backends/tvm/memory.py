@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from edgec.backends.tvm.codegen import Code, Lowered
 from edgec.backends.tvm.entry import Call, Copy, Place, Region
+from edgec.backends.tvm.phases import Scratch
 from edgec.errors import InternalError
 from edgec.ir.graph import Value
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
@@ -23,6 +25,7 @@ class Layout:
     """Places of the arguments of each program, in the order of `programs`, workspaces of the code generator included.
 
     copies: by kernel index, for values that must stand in two places. exclusive: the call's pointers never overlap.
+    thread_nbytes: what each thread beyond the first needs beside the arena.
     """
 
     arguments: dict[int, tuple[Place, ...]]
@@ -30,6 +33,7 @@ class Layout:
     copies: dict[int, list[Copy]]
     arena: Arena
     constants: bytes
+    thread_nbytes: int = 0
 
 
 @dataclass
@@ -59,11 +63,11 @@ class _Span:
     in_place_of: tuple[str, ...] = ()
 
 
-def place_everything(plan: Plan, programs: dict[int, TensorProgram], workspaces: dict[int, tuple[int, ...]]) -> Layout:
+def place_everything(plan: Plan, programs: dict[int, TensorProgram], lowered: dict[int, Lowered]) -> Layout:
     """A place for every argument of every program.
 
     programs: by index of the kernel; a kernel without one is an alias, whose output shares its input's memory.
-    workspaces: bytes of the pointers that the code generator added to each program.
+    lowered: what the code generator made of each program, with the pointers that it added.
     Where an alias leads from a graph input, a constant or a graph output to a graph output, the bytes are copied.
     """
     constants = _Constants()
@@ -87,8 +91,8 @@ def place_everything(plan: Plan, programs: dict[int, TensorProgram], workspaces:
         for argument in program.args:
             if isinstance(argument, (Input, Output)):
                 touch(homes[id(argument.value)], moment, kernel.layout(argument.value).nbytes(argument.value.type))
-        for number, nbytes in enumerate(_scratch(program, workspaces[moment])):
-            touch(_scratch_name(moment, number), moment, nbytes)
+        for number, scratch in enumerate(_scratch(program, lowered[moment])):
+            touch(_scratch_name(moment, number), moment, scratch.nbytes)
     for moment, program in programs.items():
         _offer_in_place(program, moment, homes, spans)
     arena = plan_arena([Buffer(name, s.nbytes, s.first, s.last, s.in_place_of) for name, s in spans.items()], ALIGNMENT)
@@ -97,7 +101,10 @@ def place_everything(plan: Plan, programs: dict[int, TensorProgram], workspaces:
         return Place(Region.ARENA, arena.offsets[home]) if isinstance(home, str) else home
 
     arguments, exclusive = {}, {}
+    thread_nbytes = 0
     for moment, program in programs.items():
+        own, more = _own(_scratch(program, lowered[moment]))
+        thread_nbytes = max(thread_nbytes, more)
         read: set[Place] = set()
         written: set[Place] = set()
         places, number = [], 0
@@ -105,27 +112,31 @@ def place_everything(plan: Plan, programs: dict[int, TensorProgram], workspaces:
             if isinstance(argument, Constant):
                 places.append(constants.place(argument.array))
                 continue
-            home: str | Place
             if isinstance(argument, Workspace):
-                home, number = _scratch_name(moment, number), number + 1
-            else:
-                home = homes[id(argument.value)]
-                (read if isinstance(argument, Input) else written).add(place(home))
+                places.append(replace(place(_scratch_name(moment, number)), own=own[number]))
+                number += 1
+                continue
+            home = homes[id(argument.value)]
+            (read if isinstance(argument, Input) else written).add(place(home))
             places.append(place(home))
-        places += [place(_scratch_name(moment, number + i)) for i in range(len(workspaces[moment]))]
+        places += [replace(place(_scratch_name(moment, i)), own=own[i]) for i in range(number, len(own))]
         arguments[moment], exclusive[moment] = tuple(places), not read & written
-    return Layout(arguments, exclusive, copies, arena, b"".join(constants.parts))
+    return Layout(arguments, exclusive, copies, arena, b"".join(constants.parts), thread_nbytes)
 
 
-def calls(layout: Layout, plan: Plan, programs: dict[int, TensorProgram], symbols: dict[int, str]) -> list[Call | Copy]:
-    """The steps of the entry function. symbols: name of each program's function."""
+def calls(layout: Layout, plan: Plan, programs: dict[int, TensorProgram], lowered: dict[int, Lowered],
+          code: Code) -> list[Call | Copy]:
+    """The steps of the entry function. code: made of `lowered`, in that order."""
+    symbols = dict(zip(lowered, code.symbols, strict=True))
     steps: list[Call | Copy] = []
     for moment, kernel in enumerate(plan.kernels):
         steps += layout.copies.get(moment, [])
         if moment in programs:
             writes = [isinstance(a, (Output, Workspace)) for a in programs[moment].args]
             writes += [True] * (len(layout.arguments[moment]) - len(writes))
-            steps.append(Call(symbols[moment], layout.arguments[moment], tuple(writes), kernel.where))
+            for index, (symbol, phase) in enumerate(zip(symbols[moment], lowered[moment].phases, strict=True)):
+                label = kernel.where if index == 0 else ""
+                steps.append(Call(symbol, layout.arguments[moment], tuple(writes), label, phase.extent))
     return steps
 
 
@@ -182,8 +193,19 @@ def _offer_in_place(program: TensorProgram, moment: int, homes: dict[int, str | 
     spans[home].in_place_of = tuple(found)
 
 
-def _scratch(program: TensorProgram, more: Sequence[int]) -> list[int]:
-    return [a.nbytes for a in program.args if isinstance(a, Workspace)] + list(more)
+def _scratch(program: TensorProgram, lowered: Lowered) -> list[Scratch]:
+    """The scratch memory of a program: its own, then what the code generator added."""
+    return [Scratch(a.nbytes, a.per_thread) for a in program.args if isinstance(a, Workspace)] + list(lowered.scratch)
+
+
+def _own(scratch: Sequence[Scratch]) -> tuple[list[int | None], int]:
+    """For each piece that threads need for themselves its offset in a further thread's memory; bytes of all of them."""
+    offsets: list[int | None] = []
+    size = 0
+    for piece in scratch:
+        offsets.append(size if piece.per_thread else None)
+        size += -(-piece.nbytes // ALIGNMENT) * ALIGNMENT if piece.per_thread else 0
+    return offsets, size
 
 
 def _scratch_name(moment: int, number: int) -> str:

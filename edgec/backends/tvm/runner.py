@@ -27,7 +27,7 @@ from edgec.errors import EdgecError, InternalError, UserError
 from edgec.host import find_cpu
 from edgec.target import Target
 
-_STATUS = {1: "a pointer is missing", 2: "a pointer is misaligned"}
+_STATUS = {1: "a pointer is missing", 2: "a pointer is misaligned", 3: "it was built for fewer threads"}
 _REQUEST_SECONDS = 900  # one inference under emulation; the largest models take minutes there
 _ALIGNMENT = 64
 
@@ -41,8 +41,9 @@ class _Engine(ctypes.Structure):
     """edgec_engine of runtime/c/edgec_engine.h."""
 
     _fields_ = (("abi", ctypes.c_uint32), ("input_count", ctypes.c_uint32), ("output_count", ctypes.c_uint32),
-                ("name", ctypes.c_char_p), ("target", ctypes.c_char_p), ("inputs", ctypes.POINTER(_Tensor)),
-                ("outputs", ctypes.POINTER(_Tensor)), ("arena_bytes", ctypes.c_size_t), ("run", ctypes.c_void_p))
+                ("threads", ctypes.c_uint32), ("name", ctypes.c_char_p), ("target", ctypes.c_char_p), ("inputs", ctypes.POINTER(_Tensor)),
+                ("outputs", ctypes.POINTER(_Tensor)), ("arena_bytes", ctypes.c_size_t),
+                ("thread_bytes", ctypes.c_size_t), ("run", ctypes.c_void_p))
 
 
 def open_engine(artifact: Artifact, target: Target) -> Runner:
@@ -83,9 +84,10 @@ class NativeRunner:
         except EdgecError:
             self.close()
             raise
-        self._run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(engine.run)
+        self._run = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 4)(engine.run)
         self._arena = aligned_bytes(engine.arena_bytes)
         self._arena_address = self._arena.ctypes.data
+        self._threads = None
         self._in = (ctypes.c_void_p * max(1, len(self._inputs)))()
         self._out = (ctypes.c_void_p * max(1, len(self._outputs)))()
         self._lock = threading.Lock()
@@ -112,7 +114,7 @@ class NativeRunner:
         seconds = []
         with self._lock:
             self._point(arrays, results)
-            clock, run, call = time.perf_counter, self._run, (self._in, self._out, self._arena_address)
+            clock, run, call = time.perf_counter, self._run, (self._in, self._out, self._arena_address, self._threads)
             self._call()
             for _ in range(runs):
                 start = clock()
@@ -158,7 +160,7 @@ class NativeRunner:
             self._out[index] = array.ctypes.data
 
     def _call(self) -> None:
-        status = self._run(self._in, self._out, self._arena_address)
+        status = self._run(self._in, self._out, self._arena_address, self._threads)
         if status:
             raise InternalError(f"the engine returned {status}: {_STATUS.get(status, 'an unknown status')}")
 

@@ -145,7 +145,7 @@ _Noreturn void edgec_runner_main(void) {
     uint64_t *const times = allocate(request.runs * sizeof(uint64_t));
     for (uint32_t run = 0; run < request.runs && answer.status == EDGEC_OK; ++run) {
       const uint64_t start = nanoseconds();
-      answer.status = engine->run((const void *const *)inputs, outputs, arena);
+      answer.status = engine->run((const void *const *)inputs, outputs, arena, 0);
       times[run] = nanoseconds() - start;
     }
     transfer(SYS_WRITE, 1, &answer, sizeof answer);

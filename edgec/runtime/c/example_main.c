@@ -67,7 +67,7 @@ int main(int argc, char **argv) {
     outputs[i] = aligned_zeros(engine->outputs[i].bytes);
     if (outputs[i] == NULL) return EXIT_FAILURE;
   }
-  const int status = @NAME@_run(inputs, outputs, arena);
+  const int status = @NAME@_run(inputs, outputs, arena, NULL);
   if (status != EDGEC_OK) {
     fprintf(stderr, "the engine returned %d\n", status);
     return EXIT_FAILURE;

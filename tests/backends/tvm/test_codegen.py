@@ -5,8 +5,9 @@ import pytest
 from edgec.kernels.program import TensorProgram
 from tvm import te, tirx
 
-from edgec.backends.tvm.codegen import STACK_BYTES, emit, lower
+from edgec.backends.tvm.codegen import emit, lower
 from edgec.backends.tvm.elf import undefined_symbols
+from edgec.backends.tvm.phases import STACK_BYTES, Scratch
 from edgec.errors import InternalError
 from edgec.target import load_target
 from tests.backends.tvm.programs import BASELINE, RPI4, SHAPE, pointwise
@@ -41,13 +42,13 @@ def test_emit_gives_object_of_the_targets_machine(target):
 def test_functions_are_shared_when_they_differ_in_names_only():
     other = pointwise([SHAPE, SHAPE], lambda i, j, a, b: a[i, j] - b[i, j])
     code = object_of(add("x"), other, add("completely_different").with_attr("global_symbol", "elsewhere"))
-    assert code.symbols == ("demo_kernel0", "demo_kernel1", "demo_kernel0")
+    assert code.symbols == (("demo_kernel0",), ("demo_kernel1",), ("demo_kernel0",))
     assert code.functions == 2
 
 
 def test_function_is_compiled_twice_when_one_call_works_in_place():
     code = object_of(add(), add(), add(), exclusive=[True, False, True])
-    assert code.symbols == ("demo_kernel0", "demo_kernel1", "demo_kernel0")
+    assert code.symbols == (("demo_kernel0",), ("demo_kernel1",), ("demo_kernel0",))
 
 
 def test_bytes_are_equal_when_compiled_again():
@@ -58,7 +59,7 @@ def test_bytes_are_equal_when_compiled_again():
 def test_large_temporary_becomes_workspace_and_small_one_stays():
     side = int((STACK_BYTES / 4) ** 0.5)
     lowered = lower([TensorProgram(two_stages(n, n), ()) for n in (side, side + 1)], ["small", "large"], BASELINE)
-    assert [low.workspaces for low in lowered] == [(), (4 * (side + 1) ** 2,)]
+    assert [low.scratch for low in lowered] == [(), (Scratch(4 * (side + 1) ** 2),)]
     assert not [s for s in object_of(two_stages(99, 99)).undefined if "Alloc" in s or "TVM" in s]
 
 

@@ -78,7 +78,7 @@ class Memory:
 def test_run_copies_between_all_regions(copying):
     m = Memory()
     assert copying(pointers(m.x.ctypes.data, m.s.ctypes.data), pointers(m.out.ctypes.data, m.again.ctypes.data),
-                   ctypes.c_void_p(m.arena)) == 0
+                   ctypes.c_void_p(m.arena), None) == 0
     np.testing.assert_array_equal(m.out, m.x)
     assert m.again[0] == 7
 
@@ -87,14 +87,14 @@ def test_run_returns_status_when_pointer_is_null_or_misaligned(copying):
     m = Memory()
     inputs, outputs = [m.x.ctypes.data, m.s.ctypes.data], [m.out.ctypes.data, m.again.ctypes.data]
     arena = ctypes.c_void_p(m.arena)
-    assert copying(None, pointers(*outputs), arena) == 1
-    assert copying(pointers(*inputs), None, arena) == 1
-    assert copying(pointers(*inputs), pointers(*outputs), None) == 1
-    assert copying(pointers(inputs[0], None), pointers(*outputs), arena) == 1
-    assert copying(pointers(*inputs), pointers(None, outputs[1]), arena) == 1
-    assert copying(pointers(inputs[0] + 2, inputs[1]), pointers(*outputs), arena) == 2
-    assert copying(pointers(*inputs), pointers(outputs[0] + 1, outputs[1]), arena) == 2
-    assert copying(pointers(*inputs), pointers(*outputs), ctypes.c_void_p(m.arena + 32)) == 2
+    assert copying(None, pointers(*outputs), arena, None) == 1
+    assert copying(pointers(*inputs), None, arena, None) == 1
+    assert copying(pointers(*inputs), pointers(*outputs), None, None) == 1
+    assert copying(pointers(inputs[0], None), pointers(*outputs), arena, None) == 1
+    assert copying(pointers(*inputs), pointers(None, outputs[1]), arena, None) == 1
+    assert copying(pointers(inputs[0] + 2, inputs[1]), pointers(*outputs), arena, None) == 2
+    assert copying(pointers(*inputs), pointers(outputs[0] + 1, outputs[1]), arena, None) == 2
+    assert copying(pointers(*inputs), pointers(*outputs), ctypes.c_void_p(m.arena + 32), None) == 2
     assert not m.out.any()
 
 

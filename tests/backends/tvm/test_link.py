@@ -58,7 +58,7 @@ def test_archive_works_with_the_machines_own_compiler(tmp_path):
         pytest.skip("gcc is not installed")
     p, outputs = demo()
     artifact = p.compile(tmp_path / "out", load_target("x86-64-v3"), *outputs)
-    (tmp_path / "main.c").write_text('#include "demo.h"\nint main(void) { return demo_run(0, 0, 0); }\n')
+    (tmp_path / "main.c").write_text('#include "demo.h"\nint main(void) { return demo_run(0, 0, 0, 0); }\n')
     subprocess.run(["gcc", "-static", "main.c", f"-I{artifact.folder}", f"-L{artifact.folder}", "-ldemo", "-lm", "-o",
                     "main"], cwd=tmp_path, check=True)
     assert subprocess.run([tmp_path / "main"], check=False).returncode == 1  # EDGEC_NULL_POINTER
@@ -71,7 +71,7 @@ def test_program_may_bring_the_constants_itself(tmp_path):
     folder = p.compile(tmp_path / "out", BASELINE, *outputs).folder
     (tmp_path / "main.c").write_text(
         '#include "demo.h"\nconst unsigned char demo_constants[DEMO_CONSTANT_BYTES] = {1};\n'
-        "int main(void) { return demo_run(0, 0, 0); }\n")
+        "int main(void) { return demo_run(0, 0, 0, 0); }\n")
     subprocess.run(["gcc", "main.c", f"-I{folder}", f"-L{folder}", "-ldemo", "-lm", "-o", "main"], cwd=tmp_path,
                    check=True)
 

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from edgec.backends.tvm.codegen import Code, Lowered
 from edgec.backends.tvm.entry import Place, Region
 from edgec.backends.tvm.memory import calls, place_everything
+from edgec.backends.tvm.phases import Phase, Scratch
 from edgec.errors import InternalError
 from edgec.ir.graph import Value
 from edgec.plan.plan import Layout as StoredAs
@@ -14,8 +16,10 @@ SIZE = 5 * 33 * 4
 
 def placed(p, *outputs, workspaces=()):
     plan = p.plan(*outputs)
-    layout = place_everything(plan, p.programs, {i: tuple(workspaces) for i in p.programs})
-    return layout, calls(layout, plan, p.programs, {i: f"k{i}" for i in p.programs})
+    lowered = {i: Lowered((Phase(None),), tuple(map(Scratch, workspaces))) for i in p.programs}
+    layout = place_everything(plan, p.programs, lowered)
+    code = Code(b"", tuple((f"k{i}",) for i in p.programs), len(lowered), ())
+    return layout, calls(layout, plan, p.programs, lowered, code)
 
 
 def test_inputs_and_outputs_are_the_callers_memory():

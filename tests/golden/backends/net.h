@@ -14,8 +14,13 @@
 extern "C" {
 #endif
 
-/* Bytes of the arena, which must start at a multiple of EDGEC_ARENA_ALIGNMENT. */
+/* Bytes of the arena, which must start at a multiple of EDGEC_ARENA_ALIGNMENT: for one thread, and for
+ * each further one. */
 #define NET_ARENA_BYTES 64u
+#define NET_THREAD_BYTES 0u
+
+/* The most threads that may run it. */
+#define NET_THREADS 1u
 
 #define NET_INPUT_COUNT 2u
 #define NET_OUTPUT_COUNT 2u
@@ -34,7 +39,7 @@ extern "C" {
 #define NET_OUTPUT_1_BYTES 1u
 
 /* Computes all outputs from all inputs; see edgec_engine.run. Returns an edgec_status. */
-int net_run(const void *const inputs[], void *const outputs[], void *arena);
+int net_run(const void *const inputs[], void *const outputs[], void *arena, const edgec_threads *threads);
 
 /* The same with a description of every input and output. */
 extern const edgec_engine net_engine;
