@@ -1,7 +1,8 @@
 """Run a graph with onnx's reference implementation: slow, plain, and the meaning that every backend must meet.
 
-A value with a Quant is rounded to its grid. Products of quantized values (Conv, ConvTranspose, Gemm, MatMul) are exact:
-integers, int32 bias, one float32 multiply, round half to even, clamp; `ir/quantize.py` has the formulas.
+A value with a Quant is rounded to its grid. Products of quantized values (Conv, ConvTranspose, Gemm, MatMul) and means
+of them (AveragePool, GlobalAveragePool, ReduceMean, ReduceSum) are exact: integers, int32 bias, one float32 multiply,
+round half to even, clamp; `ir/quantize.py` has the formulas.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from edgec.ir.graph import Graph, Node, Value
-from edgec.ir.quantize import bias_integers, dequantize, product_scale, quantize, quantize_dequantize, requantize
+from edgec.ir.quantize import (
+    average_scale,
+    bias_integers,
+    dequantize,
+    product_scale,
+    quantize,
+    quantize_dequantize,
+    requantize,
+)
+from edgec.ir.types import Quant
 from edgec.ops import QuantRole, table
 from edgec.ops.semantics import evaluate
 
@@ -60,8 +70,8 @@ def _run(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
     if any(_has_quant(a) for a in node.attributes.values() if isinstance(a, Graph)):
         raise NotImplementedError(f"{node.where}: quantized values inside a body")
     spec = table.find(node)
-    if spec is not None and spec.quant is QuantRole.COMPUTE:
-        exact = _run_exact(node, arrays)
+    if spec is not None and spec.quant in (QuantRole.COMPUTE, QuantRole.REQUANTIZES):
+        exact = _run_exact(node, arrays) if spec.quant is QuantRole.COMPUTE else _run_average(node, arrays)
         if exact is not None:
             return [exact]
     results = []
@@ -81,13 +91,24 @@ def _run_exact(node: Node, arrays: Sequence[np.ndarray | None]) -> np.ndarray | 
         assert value is not None
         assert value.quant is not None
         assert array is not None
-        one = type(value.quant)(value.quant.dtype, np.ones_like(value.quant.scale), value.quant.zero_point,
-                                value.quant.axis)
+        one = Quant(value.quant.dtype, np.ones_like(value.quant.scale), value.quant.zero_point, value.quant.axis)
         integers.append(dequantize(quantize(array, value.quant), one).astype(np.float64))
     for bias in arrays[2:]:
         integers.append(None if bias is None else bias_integers(bias, scale))
     output = node.outputs[0]
     return requantize(evaluate(node, integers)[0], scale, output.quant).astype(output.dtype.numpy)
+
+
+def _run_average(node: Node, arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The output of a mean or sum in integer arithmetic, None if the node has no such form."""
+    scale, data = average_scale(node), node.operand(0)
+    if scale is None or data.quant is None or arrays[0] is None:
+        return None
+    one = Quant(data.quant.dtype, np.float32(1), data.quant.zero_point)
+    steps = dequantize(quantize(arrays[0], data.quant), one).astype(np.float64)
+    counts = np.rint(data.quant.scale.astype(np.float64) / scale)
+    sums = np.rint(evaluate(node, [steps, *arrays[1:]])[0] * counts)
+    return requantize(sums, scale, node.outputs[0].quant).astype(node.outputs[0].dtype.numpy)
 
 
 def _has_quant(body: Graph) -> bool:

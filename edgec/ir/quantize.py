@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -67,9 +68,9 @@ def quantize_dequantize(array: np.ndarray, quant: Quant) -> np.ndarray:
 
 
 def _saturate(grid: np.ndarray, dtype: DType) -> np.ndarray:
-    """Whole numbers in float64 as integers of `dtype`; NaN becomes 0."""
+    """Whole numbers in float64 as integers of `dtype`; NaN becomes the lowest, as a maximum with it gives."""
     low, high = bounds(dtype)
-    inside: np.ndarray = np.clip(np.nan_to_num(grid, nan=0.0), low, high)
+    inside: np.ndarray = np.clip(np.nan_to_num(grid, nan=low), low, high)
     return inside.astype(np.int64).astype(dtype.numpy)
 
 
@@ -99,6 +100,62 @@ def product_scale(node: Node) -> np.ndarray | None:
     if node.op == "ConvTranspose" and node.attributes.get("group", 1) != 1:
         return None
     return scales.reshape(-1, *[1] * (rank - 2)) if axis == (1 if node.op == "ConvTranspose" else 0) else None
+
+
+def average_scale(node: Node) -> np.ndarray | None:
+    """Scale of the integer sums of a quantized AveragePool, GlobalAveragePool, ReduceMean or ReduceSum.
+
+    Formula: scale_x / count, count = elements that a mean is over; it broadcasts against the output, float64.
+    None if the node has no exact integer form. It has one when: (1) the data lies on one grid of at most 8 bits;
+    (2) axes are constant; (3) windows are whole (no ceil_mode) and hold an element each.
+    """
+    if node.op not in ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"):
+        return None
+    data = node.operand(0)
+    if data.quant is None or data.quant.dtype not in _NARROW or data.quant.axis is not None:  # (1)
+        return None
+    if not data.type.is_static or 0 in data.shape:
+        return None
+    counts: np.ndarray | None
+    if node.op == "AveragePool":
+        counts = _window_counts(node)
+    elif node.op == "GlobalAveragePool":
+        counts = np.asarray(prod(data.shape[2:]))
+    else:
+        axes = node.parameter(1)
+        if axes is None and node.input(1) is not None:  # (2)
+            return None
+        if not axes:
+            axes = [] if node.integer("noop_with_empty_axes", 0) else list(range(len(data.shape)))
+        counts = np.asarray(1 if node.op == "ReduceSum" else prod(data.shape[a] for a in axes))
+    if counts is None or not counts.all():  # (3)
+        return None
+    scale: np.ndarray = data.quant.scale.astype(np.float64).reshape(()) / counts
+    return scale
+
+
+def _window_counts(node: Node) -> np.ndarray | None:
+    """Elements under each window of an AveragePool, [1, 1, ...]; None with ceil_mode.
+
+    Source: ONNX operator AveragePool, opset 22, attributes auto_pad and count_include_pad.
+    """
+    extents, sizes, out = node.operand(0).shape[2:], node.integers("kernel_shape"), node.outputs[0].shape[2:]
+    if node.integer("ceil_mode", 0) or len(out) != len(extents):
+        return None
+    ones, mode = (1,) * len(extents), node.text("auto_pad", "NOTSET")
+    strides, dilations = node.integers("strides", ones), node.integers("dilations", ones)
+    pads = node.integers("pads", (0,) * 2 * len(extents)) if mode == "NOTSET" else (0,) * 2 * len(extents)
+    result: np.ndarray = np.ones((1, 1))
+    for axis, (extent, size, o, s, d) in enumerate(zip(extents, sizes, out, strides, dilations, strict=True)):
+        before, after = pads[axis], pads[axis + len(extents)]
+        if mode.startswith("SAME"):
+            total = max(0, (o - 1) * s + (size - 1) * d + 1 - extent)
+            before = total // 2 if mode == "SAME_UPPER" else total - total // 2
+            after = total - before
+        low, high = (-before, extent + after) if node.integer("count_include_pad", 0) else (0, extent)
+        places = np.arange(o)[:, None] * s - before + np.arange(size) * d
+        result = result[..., None] * ((places >= low) & (places < high)).sum(axis=1)
+    return result
 
 
 def bias_integers(bias: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -35,9 +35,17 @@ def _kernel(graph: Graph, nodes: list[Node], anchor: Node | None) -> Kernel:
             inputs[id(value)] = value
     outputs = [v for n in nodes for v in n.outputs
                if graph.is_output(v) or any(id(user) not in members for user, _ in v.uses)]
-    alias = len(nodes) == 1 and table.role(nodes[0]) is KernelRole.VIEW
+    alias = len(nodes) == 1 and _is_view(nodes[0])
     return Kernel(nodes[-1].name, nodes, anchor, list(inputs.values()), list(constants.values()), outputs,
                   algorithm="alias" if alias else "generic")
+
+
+def _is_view(node: Node) -> bool:
+    """True if the output is the input's memory: the same elements, on one grid that has no axis to follow."""
+    if table.role(node) is not KernelRole.VIEW:
+        return False
+    quant = node.operand(0).quant
+    return quant == node.outputs[0].quant and (quant is None or quant.axis is None)
 
 
 def order(kernels: list[Kernel]) -> list[Kernel]:

@@ -46,7 +46,8 @@ def assign(graph: Graph, kernels: list[Kernel], demand: Callable[[Kernel], Deman
         for value in kernel.inputs:
             wanted = layouts.get(value.name, 0)
             if stored.get(value.name, 0) != wanted and (value.name, wanted) not in copies:
-                copy = Value(graph.unique_name(f"{value.name}_{'blocked' if wanted else 'plain'}"), value.type)
+                name = graph.unique_name(f"{value.name}_{'blocked' if wanted else 'plain'}")
+                copy = Value(name, value.type, quant=value.quant)
                 result.append(_conversion(graph, value, copy, stored.get(value.name, 0), wanted, kernel.nodes[0]))
                 copies[value.name, wanted] = copy
         swaps = {v.name: copies[v.name, layouts.get(v.name, 0)] for v in kernel.inputs
@@ -56,7 +57,7 @@ def assign(graph: Graph, kernels: list[Kernel], demand: Callable[[Kernel], Deman
         for value in list(kernel.outputs):
             block = layouts.get(value.name, 0)
             if block and id(value) in outputs:
-                inner = Value(graph.unique_name(f"{value.name}_blocked"), value.type)
+                inner = Value(graph.unique_name(f"{value.name}_blocked"), value.type, quant=value.quant)
                 kernel = _writing(graph, kernel, value, inner)
                 late.append(_conversion(graph, inner, value, block, 0, None))
                 copies[value.name, block] = inner
@@ -74,8 +75,8 @@ def _choose(kernel: Kernel, demand: Demand, stored: Mapping[str, int],
 
     layouts = {name: block for name, block in demand.fixed.items() if block}
     shared = [v for v in kernel.inputs if v.name in demand.shared]
-    ready = sum(v.type.nbytes for v in shared if blocked(v.name))
-    if 2 * ready >= sum(v.type.nbytes for v in shared) > 0:
+    ready = sum(PLAIN.nbytes(v) for v in shared if blocked(v.name))
+    if 2 * ready >= sum(PLAIN.nbytes(v) for v in shared) > 0:
         layouts.update(dict.fromkeys(demand.shared, demand.block))
     layouts.update({name: demand.block for name in demand.either if blocked(name)})
     return {name: block for name, block in layouts.items() if block}
@@ -89,7 +90,8 @@ def _conversion(graph: Graph, source: Value, copy: Value, old: int, new: int, be
         before = graph.nodes[following] if following < len(graph.nodes) else None
     graph.add(node, before)
     layouts = {v.name: Layout(b) for v, b in ((source, old), (copy, new)) if b}
-    alike = len(source.shape) > 2 and source.shape[1] % max(old, new) == 0 and all(d == 1 for d in source.shape[2:])
+    whole = len(source.shape) > 2 and not any(b and source.shape[1] % b for b in (old, new))
+    alike = whole and all(d == 1 for d in source.shape[2:])
     return Kernel(copy.name, [node], None, [source], [], [copy], "alias" if alike else "relayout", layouts)
 
 

@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
 
 from edgec.errors import Refusal
 from edgec.ir.graph import Graph, Node, Value
-from edgec.ir.types import TensorType
+from edgec.ir.quantize import bounds, quantize
+from edgec.ir.types import DType, Quant, TensorType
+
+
+def in_bytes(quant: Quant | None) -> bool:
+    """True for an integer grid of at most 8 bits: its values are stored as integers of one byte."""
+    return quant is not None and quant.dtype.is_integer and quant.dtype.itemsize == 1
+
+
+def stored_dtype(value: Value) -> DType:
+    """The element type of a value in memory: one byte (INT8 or UINT8) for `in_bytes` grids, else its own type."""
+    if value.quant is None or not in_bytes(value.quant):
+        return value.dtype
+    return DType.INT8 if bounds(value.quant.dtype)[0] < 0 else DType.UINT8
+
+
+def stored_constant(value: Value) -> np.ndarray:
+    """The numbers of a constant as they are stored. Raises ValueError for a value that is not constant."""
+    if value.const is None:
+        raise ValueError(f"{value.name} is not a constant")
+    if value.quant is None or not in_bytes(value.quant):
+        return value.const
+    return quantize(value.const, value.quant).astype(stored_dtype(value).numpy)
 
 
 @dataclass(frozen=True)
@@ -26,12 +51,9 @@ class Layout:
             return shape
         return (shape[0], -(-shape[1] // self.block), *shape[2:], self.block)
 
-    def nbytes(self, type_: TensorType) -> int:
-        """Bytes in memory of a value of this type."""
-        size = type_.dtype.itemsize
-        for extent in self.stored_shape(type_):
-            size *= extent
-        return size
+    def nbytes(self, value: Value) -> int:
+        """Bytes of a value in memory."""
+        return stored_dtype(value).itemsize * prod(self.stored_shape(value.type))
 
 
 PLAIN = Layout()
