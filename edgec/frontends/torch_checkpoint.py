@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from edgec.errors import UserError
+from edgec.frontends.user_code import import_object
 
 _WRAPPERS = (
     "state_dict",
@@ -91,35 +89,15 @@ def build_module(factory: str, state: Mapping[str, torch.Tensor], where: str) ->
 
 
 def _call(factory: str) -> torch.nn.Module:
-    module_name, _, attribute = factory.partition(":")
-    if not module_name or not attribute:
-        raise UserError(
-            f"{factory!r} names no function", expected="package.module:function, as in models.resnet:resnet20"
-        )
-    sys.path.insert(0, os.getcwd())
+    target = import_object(factory)
     try:
-        target: Any = importlib.import_module(module_name)
-        for name in attribute.split("."):
-            target = getattr(target, name)
         module = target()
-    except ImportError as error:
-        raise UserError(
-            f"cannot import {module_name!r}: {error}",
-            where=factory,
-            hint="run in the folder of your code, or set PYTHONPATH",
-        ) from error
-    except AttributeError as error:
-        raise UserError(
-            f"{factory} cannot be built: {error}", where=factory, hint="check the function's name"
-        ) from error
-    except Exception as error:  #  the user's own code runs here
+    except Exception as error:  # the user's own code runs here
         raise UserError(
             f"{factory} fails: {type(error).__name__}: {error}",
             where=factory,
             hint="give a function that needs no arguments",
         ) from error
-    finally:
-        sys.path.remove(os.getcwd())
     if not isinstance(module, torch.nn.Module):
         raise UserError(f"{factory} returns a {type(module).__name__}", where=factory, expected="a torch.nn.Module")
     return module

@@ -196,7 +196,7 @@ def test_state_dict_is_put_into_its_module(tmp_path: Path, wrap: object, legacy:
         ),
         ("tests.frontends.torch_nets", "names no function"),
         ("tests.frontends.nothing:net", "cannot import"),
-        ("tests.frontends.torch_nets:nothing", "cannot be built"),
+        ("tests.frontends.torch_nets:nothing", "is not there"),
         ("tests.frontends.torch_nets:broken", "no weights here"),
         ("tests.frontends.torch_nets:number", "returns a int"),
     ],
