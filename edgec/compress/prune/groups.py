@@ -48,6 +48,13 @@ class ChannelGroup:
     makes: tuple[tuple[Value, int], ...]
     reads: tuple[tuple[Value, int], ...]
 
+    @property
+    def channels_per_unit(self) -> int:
+        """Channels of one unit where they are made: 1 for a plain layer, more for heads and groups."""
+        value, axis = (self.makes or self.reads)[0]
+        units = self.unit_of(value, axis)
+        return max(1, int((units >= 0).sum()) // self.size)
+
     def unit_of(self, value: Value, axis: int) -> np.ndarray:
         """Unit of each index of an axis of `value`. Raises KeyError if the group does not lie there."""
         for place in self.places:
