@@ -12,7 +12,7 @@ from edgec.calibrate.ranges import Range
 from edgec.ir.quantize import bounds
 from edgec.ir.types import DType, Quant
 
-_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # below it float32 loses digits, and some engines flush to 0
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # below it float32 loses digits, and some engines flush to 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Scheme:
         first, last = bounds(self.dtype)
         steps = last - first if self.affine else last
         extent = high - low if self.affine else high
-        scale = np.float32(max(extent / steps, _SMALLEST_SCALE) if extent else 1.0)
+        scale = np.float32(max(extent / steps, SMALLEST_SCALE) if extent else 1.0)
         zero = int(np.clip(np.rint(first - low / float(scale)), first, last)) if self.affine else 0
         return Quant(self.dtype, np.asarray(scale, np.float32), np.asarray(zero, self.dtype.numpy))
 

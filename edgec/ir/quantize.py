@@ -92,14 +92,25 @@ def product_scale(node: Node) -> np.ndarray | None:
     scales = x.scale.astype(np.float64).reshape(()) * w.scale.astype(np.float64)
     if w.axis is None:
         return scales.reshape(())
-    rank, axis = weight.type.rank, w.axis % weight.type.rank
-    if node.op == "MatMul":
-        return scales.reshape(-1) if rank >= 2 and axis == rank - 1 else None  # (3)
-    if node.op == "Gemm":
-        return scales.reshape(-1) if axis == (0 if node.attributes.get("transB", 0) else 1) else None
-    if node.op == "ConvTranspose" and node.attributes.get("group", 1) != 1:
+    if w.axis % weight.type.rank != output_axis(node):  # (3)
         return None
-    return scales.reshape(-1, *[1] * (rank - 2)) if axis == (1 if node.op == "ConvTranspose" else 0) else None
+    spatial = node.outputs[0].type.rank - 2 if node.op.startswith("Conv") else 0
+    return scales.reshape(-1, *[1] * spatial)
+
+
+def output_axis(node: Node) -> int | None:
+    """The axis of the second operand of a Conv, ConvTranspose, Gemm or MatMul that becomes the output's channels.
+
+    None if there is no such axis: a MatMul with a vector, a ConvTranspose with groups.
+    """
+    rank = node.operand(1).type.rank
+    if node.op == "MatMul":
+        return rank - 1 if rank >= 2 else None
+    if node.op == "Gemm":
+        return 0 if node.attributes.get("transB", 0) else 1
+    if node.op == "ConvTranspose":
+        return 1 if node.attributes.get("group", 1) == 1 else None
+    return 0
 
 
 def average_scale(node: Node) -> np.ndarray | None:
