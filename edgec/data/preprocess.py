@@ -303,7 +303,7 @@ def _sizes(p: Preprocess) -> list[str]:
         problems.append("a crop has a height and a width")
     if any(not 1 <= n <= _LARGEST for n in (*p.size, *p.crop)):
         problems.append(f"sizes lie in 1..{_LARGEST}")
-    if len(p.size) == 1 and any(n > p.size[0] for n in p.crop):
+    if len(p.size) == 1 and p.crop and min(p.crop) > p.size[0]:
         problems.append(f"a crop of {_joined(p.crop, 'x')} is larger than a short side of {p.size[0]}")
     return problems
 
