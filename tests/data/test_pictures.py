@@ -39,9 +39,9 @@ def test_read_picture_gives_the_pixels():
 
 def bomb(side: int = 60000) -> bytes:
     """A PNG head that states side x side pixels."""
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + head
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(bytes(99)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", encoded(picture(9, 9))[:60], bomb()],
