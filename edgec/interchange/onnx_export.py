@@ -24,28 +24,30 @@ _INLINE_BELOW = 1024  # bytes; a smaller constant may be a shape, which readers 
 _ALIGNMENT = 4096  # bytes; a page, so that a reader can map the file
 
 
-def to_model(graph: Graph) -> onnx.ModelProto:
+def to_model(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
     """The graph as one ONNX model with all constants inside. Same graph, same model.
 
+    opset: stated as it is, for a graph that was brought to it; otherwise the oldest that means the same.
     Raises ValueError (from protobuf, when serialized) if the constants exceed 2 GiB: use `write_model`.
     """
-    return _model(graph, _Constants())
+    return _model(graph, _Constants(), opset)
 
 
-def write_model(graph: Graph, folder: Path, stem: str, external_above: int = EXTERNAL_ABOVE) -> dict[str, str]:
+def write_model(graph: Graph, folder: Path, stem: str, external_above: int = EXTERNAL_ABOVE,
+                opset: int | None = None, meaning: str = "model for ONNX Runtime") -> dict[str, str]:
     """Write `stem`.onnx into `folder`, and `stem`.onnx.data if the constants take more than `external_above` bytes.
 
-    Returns the written files and their meaning. The same graph gives the same bytes.
+    Returns the written files and their meaning; opset: as in `to_model`. The same graph gives the same bytes.
     Raises OSError if the files cannot be written.
     """
-    files = {f"{stem}.onnx": "model for ONNX Runtime"}
+    files = {f"{stem}.onnx": meaning}
     total = sum(v.const.nbytes for v in graph.constants() if v.const is not None)
     if total <= external_above:
-        model = to_model(graph)
+        model = to_model(graph, opset)
     else:
         files[f"{stem}.onnx.data"] = "constants of the model"
         with open(folder / f"{stem}.onnx.data", "wb") as data:
-            model = _model(graph, _ExternalConstants(f"{stem}.onnx.data", data))
+            model = _model(graph, _ExternalConstants(f"{stem}.onnx.data", data), opset)
     (folder / f"{stem}.onnx").write_bytes(model.SerializeToString(deterministic=True))
     return files
 
@@ -113,11 +115,11 @@ class _Scope:
         return self.names[id(value)]
 
 
-def _model(graph: Graph, constants: _Constants) -> onnx.ModelProto:
+def _model(graph: Graph, constants: _Constants, opset: int | None) -> onnx.ModelProto:
     scope = _Scope("", {v.name for v in graph.values()})
     proto = _graph(graph, scope, constants)
     opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(d, 1) for d in sorted(scope.domains))]
-    return stamp(helper.make_model(proto, opset_imports=opsets, producer_name="edgec"), graph)
+    return stamp(helper.make_model(proto, opset_imports=opsets, producer_name="edgec"), graph, opset)
 
 
 def _graph(graph: Graph, scope: _Scope, constants: _Constants, captured: int = 0) -> onnx.GraphProto:

@@ -20,16 +20,24 @@ _CEIL_MODE = 22
 _WRITTEN_OUT_ABOVE = 23  # functions newer than this are written out where ONNX gives them a body: Swish
 
 
-def stamp(model: onnx.ModelProto, graph: Graph) -> onnx.ModelProto:
+def stamp(model: onnx.ModelProto, graph: Graph, opset: int | None = None) -> onnx.ModelProto:
     """The model of `graph`, which states OPSET, with the oldest opset and file version that mean the same.
 
-    Functions that are younger than most readers are written out.
+    Functions that are younger than most readers are written out. A given `opset` is stated as it is: the caller has
+    brought every node to it (`is_valid`).
     """
+    if opset is not None:
+        return _state(model, opset)
     young = sorted({node.op for node in _nodes(graph) if not node.domain and _is_young(node.op)})
     if young:
         model = inliner.inline_selected_functions(model, [("", op) for op in young], inline_schema_functions=True)
+    return _state(model, next(v for v in _CANDIDATES if v == OPSET or all(
+        is_valid(node, v) or _is_young(node.op) for node in _nodes(graph))))
+
+
+def _state(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
     opset = next(o for o in model.opset_import if o.domain == "")
-    opset.version = next(v for v in _CANDIDATES if v == OPSET or all(_valid(node, v) for node in _nodes(graph)))
+    opset.version = version
     model.ir_version = helper.find_min_ir_version_for([opset])
     return model
 
@@ -39,10 +47,16 @@ def _is_young(op: str) -> bool:
             and onnx.defs.get_schema(op, OPSET).has_function)
 
 
-def _valid(node: Node, version: int) -> bool:
-    if node.domain or _is_young(node.op):
+def is_valid(node: Node, version: int) -> bool:
+    """True if the node's operator, attributes and types are in an opset (13 to OPSET) and mean there what they mean in
+    a Graph. Operators of other domains count as valid.
+
+    Two changes of meaning are not looked at: how GridSample calls its modes (20), and what GroupNormalization scales
+    (21).
+    """
+    if node.domain:
         return True
-    if not onnx.defs.has(node.op, version) or (node.attributes.get("ceil_mode") and version < _CEIL_MODE):
+    if not onnx.defs.has(node.op, version) or (version < _CEIL_MODE and not _same_windows(node)):
         return False
     if any("float8" in v.dtype.value for v in (*node.input_values, *node.outputs)):
         return version >= OPSET
@@ -52,6 +66,25 @@ def _valid(node: Node, version: int) -> bool:
         return False
     return all(_takes(schema.inputs, i, value) for i, value in enumerate(inputs)) and all(
         _takes(schema.outputs, i, value) for i, value in enumerate(node.outputs))
+
+
+def _same_windows(node: Node) -> bool:
+    """False if a pool with ceil_mode has a window that would start in the padding on the right, which newer opsets
+    leave out.
+    """
+    if not node.attributes.get("ceil_mode") or node.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return True
+    window = node.integers("kernel_shape")
+    rank = len(window)
+    stride, dilation = (node.integers(name, [1] * rank) for name in ("strides", "dilations"))
+    pads, shape = node.integers("pads", [0] * 2 * rank), node.operand(0).type.shape[2:]
+    for axis, size in enumerate(shape):
+        if size is None:
+            return False
+        covered = size + pads[axis] + pads[axis + rank] - dilation[axis] * (window[axis] - 1) - 1
+        if -(-covered // stride[axis]) * stride[axis] >= size + pads[axis]:
+            return False
+    return True
 
 
 def _takes(formal: Sequence[Any], index: int, value: Value | None) -> bool:

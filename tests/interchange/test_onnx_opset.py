@@ -18,10 +18,10 @@ def of(op, *more, **attributes):
     return b.output(b(op, b.input("x", 2, 5), *more, **attributes))
 
 
-def pool(ceil_mode):
+def pool(ceil_mode, stride=2, size=7):
     b = Builder()
-    return b.output(b("MaxPool", b.input("x", 1, 2, 7, 7), kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1),
-                      ceil_mode=ceil_mode))
+    return b.output(b("MaxPool", b.input("x", 1, 2, size, size), kernel_shape=(3, 3), strides=(stride, stride),
+                      pads=(1, 1, 1, 1), ceil_mode=ceil_mode))
 
 
 @pytest.mark.parametrize(("graph", "expected"), [
@@ -32,8 +32,10 @@ def pool(ceil_mode):
     (of("Cast", to=DType.FLOAT8E4M3FN), 24),
     (of("Swish"), 21),
     (pool(0), 21),
-    (pool(1), 23),
-], ids=["old_op", "newer_types_only", "new_op", "new_type", "new_infinities", "written_out", "floor", "new_ceiling"])
+    (pool(1), 21),
+    (pool(1, stride=3, size=5), 23),  # its last window would start in the padding
+], ids=["old_op", "newer_types_only", "new_op", "new_type", "new_infinities", "written_out", "floor", "same_ceiling",
+        "new_ceiling"])
 def test_to_model_states_oldest_opset_that_means_the_same(graph, expected):
     assert opset(graph) == expected
 
