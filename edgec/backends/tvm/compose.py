@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 from tvm import te
 
+from edgec.backends.tvm import quantized
 from edgec.backends.tvm.bindings import widen_regions
 from edgec.backends.tvm.codegen import tvm_target
 from edgec.backends.tvm.lower import LOWERINGS
 from edgec.backends.tvm.lower.rule import Inputs, Tensors, dtype_name
 from edgec.backends.tvm.lower.shapes import at, constant, element
-from edgec.backends.tvm.lower.tables import collected
+from edgec.backends.tvm.lower.tables import collected, table
 from edgec.backends.tvm.schedule import schedule
 from edgec.errors import InternalError
 from edgec.ir.graph import Node, Value
+from edgec.ir.types import DType
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
-from edgec.plan.plan import Kernel
+from edgec.plan.plan import Kernel, in_bytes, stored_constant, stored_dtype
 from edgec.target import Target
 
 Lower = Callable[[Node, Inputs], Tensors]
@@ -40,6 +42,8 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
             return "operands in channel blocks have different shapes: " + ", ".join(map(str, sorted(shapes)))
         if len({kernel.layout(v) for v in (*kernel.inputs, *kernel.outputs) if v.type.size > 1}) > 1:
             return "some operands lie in channel blocks and others do not"
+        if any(v.quant is not None and v.quant.axis is not None for v in (*kernel.inputs, *kernel.outputs)):
+            return "an operand in channel blocks has several scales"
     return None
 
 
@@ -51,8 +55,8 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """
     if (reason := refuse(kernel, target)) is not None:
         raise ValueError(f"{kernel.where}: {reason}")
-    composer = _Composer(kernel, lower)
     with collected() as tables, tvm_target(target):
+        composer = _Composer(kernel, lower)
         results = composer.compose()
     composer.args += [(tensor, Constant(array)) for tensor, array in tables]
     inputs = composer.used(results)
@@ -68,69 +72,130 @@ def _in_place(kernel: Kernel) -> tuple[Value, ...]:
     if len(kernel.outputs) != 1 or any(LOWERINGS[n.op].element is None for n in kernel.nodes):
         return ()
     out = kernel.outputs[0]
-    return tuple(v for v in kernel.inputs if v.type.shape == out.type.shape and v.dtype.itemsize == out.dtype.itemsize
-                 and kernel.layout(v) == kernel.layout(out))
+    return tuple(v for v in kernel.inputs if v.type.shape == out.type.shape and kernel.layout(v) == kernel.layout(out)
+                 and stored_dtype(v).itemsize == stored_dtype(out).itemsize)
 
 
 class _Composer:
-    """Tensors of a kernel's values. Pointwise nodes in a row become one tensor."""
+    """Tensors of a kernel's values. Pointwise nodes in a row become one tensor.
+
+    stored: tensors as they lie in memory; tensors: as nodes read them, floats for a value on an integer grid.
+    """
 
     def __init__(self, kernel: Kernel, lower: Lower) -> None:
         self.kernel, self.lower = kernel, lower
         self.tensors: dict[int, te.Tensor] = {}
+        self.stored: dict[int, te.Tensor] = {}
         self.args: list[tuple[te.Tensor, Arg]] = []
         self.block = next((layout.block for layout in kernel.layouts.values() if layout.block), 0)
         for value in kernel.inputs:
-            shape = kernel.layout(value).stored_shape(value.type)
-            self._placeholder(value, shape, Input(value))
+            self._placeholder(value, self._extents(value), Input(value), stored_dtype(value))
+        pointwise = {id(v) for n in kernel.nodes if LOWERINGS[n.op].element is not None for v in n.input_values}
         for value in kernel.constants:
-            self._constant(value)
+            self._constant(value, id(value) in pointwise)
 
-    def _placeholder(self, value: Value, shape: tuple[int, ...], arg: Arg) -> None:
-        tensor = te.placeholder(shape, dtype_name(value.dtype), f"p{len(self.args)}")
-        self.tensors[id(value)] = tensor
+    def _extents(self, value: Value) -> tuple[int, ...]:
+        return self.kernel.layout(value).stored_shape(value.type) if self.block else value.shape
+
+    def _placeholder(self, value: Value, shape: tuple[int, ...], arg: Arg, dtype: DType) -> None:
+        tensor = te.placeholder(shape, dtype_name(dtype), f"p{len(self.args)}")
         self.args.append((tensor, arg))
+        self.stored[id(value)] = tensor
+        if not in_bytes(value.quant) or dtype is value.dtype:
+            self.tensors[id(value)] = tensor
+        elif value.quant is not None:
+            number = quantized.dequantized(value.quant, value.shape)
+            self.tensors[id(value)] = te.compute(shape, lambda *i: number(tensor(*i), i), "dequantized")
 
-    def _constant(self, value: Value) -> None:
+    def _constant(self, value: Value, pointwise: bool) -> None:
+        """Numbers that pointwise nodes read are few: floats. Others lie in memory as `stored_dtype` says."""
         array = value.const
         assert array is not None
-        if array.size == 1 and value.dtype.value in _LITERALS:
+        if array.size == 1 and value.dtype.value in _LITERALS and not in_bytes(value.quant):
             literal = constant(array.reshape(-1)[0], dtype_name(value.dtype))
             self.tensors[id(value)] = te.compute(array.shape, lambda *_: literal, "literal")
             return
         if value.dtype.value not in _LITERALS:
             return  # a parameter of a type that no kernel reads, such as a string
-        if self.block:
-            array = _blocked(array, self.kernel.outputs[0].type.rank, self.block)
-        self._placeholder(value, array.shape, Constant(np.ascontiguousarray(array)))
+        if pointwise:
+            array = _blocked(array, self.kernel.outputs[0].type.rank, self.block) if self.block else array
+            self._placeholder(value, array.shape, Constant(np.ascontiguousarray(array)), value.dtype)
+        else:
+            array = np.ascontiguousarray(stored_constant(value))
+            self._placeholder(value, array.shape, Constant(array), DType.of(array))
 
     def compose(self) -> list[te.Tensor]:
-        """One tensor per output of the kernel, each computed, none of them twice."""
+        """One tensor per output of the kernel, each computed, none of them twice, as they lie in memory."""
+        known = quantized.lookup(self.kernel)
+        if known is not None:
+            return [self._lookup(*known)]
         pending: dict[int, Node] = {}
         for node in self.kernel.nodes:
             if LOWERINGS[node.op].element is not None:
                 pending[id(node.outputs[0])] = node
-                continue
-            inputs = [None if v is None else self._tensor(v, pending) for v in node.inputs]
-            for value, tensor in zip(node.outputs, self.lower(node, inputs), strict=True):
-                self.tensors[id(value)] = tensor
+            else:
+                self._node(node, pending)
         results: list[te.Tensor] = []
         for value in self.kernel.outputs:
-            tensor = self._tensor(value, pending)
+            tensor = self._result(value, pending)
             if isinstance(tensor.op, te.PlaceholderOp) or any(tensor.same_as(r) for r in results):
                 tensor = te.compute(tensor.shape, lambda *i, t=tensor: t(*i), "copy")
             results.append(tensor)
         return results
 
+    def _lookup(self, source: Value, numbers: np.ndarray) -> te.Tensor:
+        x, entries = self.stored[id(source)], table(numbers)
+        return te.compute(x.shape, lambda *i: entries(x(*i).astype("uint8").astype("int32")), "lookup")
+
+    def _node(self, node: Node, pending: dict[int, Node]) -> None:
+        """The tensors of a node that is not pointwise."""
+        scale, twin = quantized.sum_scale(node), quantized.moved(node)
+        if scale is not None:
+            made = [quantized.exact_sums(node, scale, lambda v: self.stored[id(v)], self.lower)]
+        elif twin is not None:
+            made = self.lower(twin, [self._integers(v, t) for v, t in zip(
+                [*node.inputs, *[None] * (len(twin.inputs) - len(node.inputs))], twin.inputs, strict=True)])
+        else:
+            inputs = [None if v is None else self._tensor(v, pending) for v in node.inputs]
+            made = self.lower(node, inputs)
+        for value, tensor in zip(node.outputs, made, strict=True):
+            if (scale is not None or twin is not None) and value.quant is not None:
+                self.stored[id(value)] = tensor
+            else:
+                self.tensors[id(value)] = tensor
+
+    def _integers(self, value: Value | None, twin: Value | None) -> Any:
+        """The operand of a node that moves integers."""
+        if twin is not None and twin.const is not None and (value is None or twin is not value):
+            return te.compute((), lambda: constant(twin.const.reshape(-1)[0], dtype_name(twin.dtype)), "filler")
+        return None if value is None else self.stored.get(id(value), self.tensors.get(id(value)))
+
+    def _result(self, value: Value, pending: dict[int, Node]) -> te.Tensor:
+        """The tensor of an output as it lies in memory."""
+        if id(value) in self.stored or value.quant is None:
+            return self.stored[id(value)] if id(value) in self.stored else self._tensor(value, pending)
+        store = quantized.quantized(value)
+        if id(value) in pending:
+            read = self._reader(value, pending)
+        else:
+            tensor = self._tensor(value, pending)
+            read = lambda index: tensor(*index)  # noqa: E731
+        return te.compute(self._extents(value), lambda *i: element(lambda: store(read(i), i)), "quantized")
+
     def _tensor(self, value: Value, pending: dict[int, Node]) -> te.Tensor:
         """The tensor of a value; pointwise nodes that lead to it are computed element by element in it."""
-        if id(value) in self.tensors:
-            return self.tensors[id(value)]
-        if id(value) not in pending:
-            raise InternalError(f"{value.name} is not computed in its kernel", where=self.kernel.where)
-        shape = self.kernel.layout(value).stored_shape(value.type) if self.block else value.shape
+        if id(value) not in self.tensors:
+            if id(value) not in pending:
+                raise InternalError(f"{value.name} is not computed in its kernel", where=self.kernel.where)
+            read = self._reader(value, pending)
+            self.tensors[id(value)] = te.compute(self._extents(value), lambda *i: element(lambda: read(i)),
+                                                 pending[id(value)].op.lower())
+        return self.tensors[id(value)]
 
-        def body(*index: Any) -> Any:
+    def _reader(self, value: Value, pending: dict[int, Node]) -> Callable[[Any], Any]:
+        """Index -> element of a value that pointwise nodes compute; called within `shapes.element`."""
+
+        def body(index: Any) -> Any:
             known: dict[int, Any] = {}
 
             def read(v: Value) -> Any:
@@ -143,11 +208,9 @@ class _Composer:
                         known[id(v)] = LOWERINGS[node.op].element(node, values)  # type: ignore[misc]
                 return known[id(v)]
 
-            return element(lambda: read(value))
+            return read(value)
 
-        tensor = te.compute(shape, body, pending[id(value)].op.lower())
-        self.tensors[id(value)] = tensor
-        return tensor
+        return body
 
     def used(self, results: list[te.Tensor]) -> list[tuple[te.Tensor, Arg]]:
         """The arguments that the results depend on."""

@@ -107,17 +107,22 @@ def _max_pool_with_indices(node: Node, x: te.Tensor, window: Window) -> Tensors:
     return [te.compute(shape, lambda *i: best[1](*i), "values"), te.compute(shape, lambda *i: best[0](*i), "indices")]
 
 
-def _average_pool(node: Node, tensors: Inputs) -> Tensors:
-    x = tensors[0]
+def window_sums(node: Node, x: te.Tensor) -> te.Tensor:
+    """Sums of `x` over the windows of a pooling node, in the type of `x`."""
     window = Window(node)
     wide = window.padded(x, 0)
-    include = bool(node.integer("count_include_pad", 0))
 
     def body(n: Expr, c: Expr, *position: Expr) -> Expr:
         taps = window.taps()
         return te.sum(wide(n, c, *window.source(position, taps)), axis=taps)
 
-    sums = te.compute(node.outputs[0].shape, body, "pool_sum")
+    return te.compute(node.outputs[0].shape, body, "pool_sum")
+
+
+def _average_pool(node: Node, tensors: Inputs) -> Tensors:
+    x = tensors[0]
+    window, sums = Window(node), window_sums(node, x)
+    include = bool(node.integer("count_include_pad", 0))
 
     def average(*index: Expr) -> Expr:
         return sums(*index) / window.count(index[2:], include).astype(dtype_of(x))
