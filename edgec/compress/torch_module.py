@@ -7,8 +7,13 @@ normalizations that exporters write as several nodes). All other constants stay 
 BatchNormalization, anchors, masks, scalars. A constant that meets no data, such as a table of angles, never trains.
 
 Batch: a graph has static shapes, mostly for one sample. A module runs n samples when every input is fed n times as
-many elements along its first axis: the graph runs once per sample (`torch.func.vmap`), the samples never meet, and the
-outputs are concatenated along their first axis. Inputs and outputs without axes have one element per sample.
+many elements along its first axis; the outputs are concatenated along their first axis. Inputs and outputs without axes
+have one element per sample. Where the graph can be written for n samples (`interchange.batch`, compared once with the
+slow way), it runs once; otherwise once per sample (`torch.func.vmap`), so that the samples never meet.
+
+Statistics: BatchNormalization uses those of the graph, as the engine will. With a `momentum` it normalizes with those
+of the batch while it trains, as the net did when it was first trained, and moves those of the graph; that needs a graph
+that can be written for n samples, and has no effect elsewhere.
 """
 
 from __future__ import annotations
@@ -25,11 +30,14 @@ from edgec.compress import torch_ops
 from edgec.compress.torch_ops.quantize import FakeQuant, exact_product
 from edgec.compress.torch_ops.rule import DTYPES, to_array, to_tensor
 from edgec.errors import Refusal, Unsupported, UserError
+from edgec.interchange.batch import batched
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.quantize import quantize_dequantize
 from edgec.ir.types import Sparsity
 from edgec.ops import KernelRole, QuantRole, table
 from edgec.ops.semantics import evaluate
+
+_SAME = 1e-4  # of the largest output: another order of float32 sums, never another sample
 
 __all__ = ["GraphModule", "pattern_mask", "to_torch", "trainable", "write_back"]
 
@@ -43,9 +51,13 @@ class GraphModule(nn.Module):  # type: ignore[misc]
     in training they are float32 products of the numbers on their grids, which differ in the last bit before rounding.
     """
 
-    def __init__(self, graph: Graph, names: Iterable[str], masks: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, graph: Graph, names: Iterable[str], masks: Mapping[str, np.ndarray],
+                 momentum: float = 0.0) -> None:
         super().__init__()
-        self.graph = graph
+        self.graph, self.momentum = graph, momentum
+        self.moved: set[str] = set()  # constants that training has moved although they are no weights
+        self._wide: dict[int, Graph] = {}
+        self._widens: bool | None = None
         self.weights, self.constants, self.masks, self.grids = nn.Module(), nn.Module(), nn.Module(), nn.Module()
         wanted = set(names)
         self.weight_names = tuple(v.name for v in graph.constants() if v.name in wanted)
@@ -87,11 +99,49 @@ class GraphModule(nn.Module):  # type: ignore[misc]
         count = self._samples(feeds)
         shared = {name: self.weight(name) for name in self.weight_names}
         if count == 1:
-            return self._run({v.name: feeds[v.name].reshape(v.shape) for v in self.graph.inputs}, shared)
+            return self._run(self.graph, {v.name: feeds[v.name].reshape(v.shape) for v in self.graph.inputs}, shared)
+        if (wide := self._for_many(count)) is not None:
+            return self._run(wide, feeds, shared, self.momentum if self.training else 0.0)
+        return self._one_by_one(feeds, shared, count)
+
+    def _for_many(self, count: int) -> Graph | None:
+        """The graph for `count` samples, if it gives what single runs give; None otherwise."""
+        if self._widens is None:
+            self._widens = self._compare()
+        if not self._widens:
+            return None
+        if count not in self._wide:
+            wide = batched(self.graph, count)
+            if wide is None:
+                return None
+            self._wide[count] = wide
+        return self._wide[count]
+
+    def _compare(self) -> bool:
+        """Run two random samples side by side and one by one."""
+        wide = batched(self.graph, 2)
+        if wide is None:
+            return False
+        random = torch.Generator().manual_seed(0)
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                feeds = {v.name: (torch.randn(v.shape, generator=random) if v.dtype.is_float else
+                                  torch.randint(0, 2, v.shape, generator=random)).to(DTYPES[v.dtype])
+                         for v in wide.inputs}
+                shared = {name: self.weight(name) for name in self.weight_names}
+                together, alone = self._run(wide, feeds, shared), self._one_by_one(feeds, shared, 2)
+        finally:
+            self.train(training)
+        return all(torch.allclose(together[n].double(), alone[n].double(), rtol=_SAME,
+                                  atol=_SAME * float(alone[n].double().abs().max()), equal_nan=True) for n in alone)
+
+    def _one_by_one(self, feeds: dict[str, Any], shared: Mapping[str, Any], count: int) -> dict[str, Any]:
         stacked = {v.name: feeds[v.name].reshape(count, *v.shape) for v in self.graph.inputs}
         with warnings.catch_warnings():  # ops that vmap runs in a loop: slower, and right
             warnings.filterwarnings("ignore", message="There is a performance drop")
-            results = torch.func.vmap(lambda sample: self._run(sample, shared))(stacked)
+            results = torch.func.vmap(lambda sample: self._run(self.graph, sample, shared))(stacked)
         return {v.name: results[v.name].reshape(count * (v.shape or (1,))[0], *v.shape[1:])
                 for v in self.graph.outputs}
 
@@ -125,16 +175,20 @@ class GraphModule(nn.Module):  # type: ignore[misc]
                             where=", ".join(f"{name}: {n}" for name, n in counts.items()))
         return next(iter(counts.values()), 1)
 
-    def _run(self, feeds: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
-        """One sample."""
+    def _run(self, graph: Graph, feeds: Mapping[str, Any], weights: Mapping[str, Any],
+             momentum: float = 0.0) -> dict[str, Any]:
+        """The graph on feeds of exactly its shapes. momentum: see `to_torch`."""
         known: dict[str, Any] = {}
         results: dict[str, Any] = {}
-        wanted = {v.name for v in self.graph.outputs}
+        wanted = {v.name for v in graph.outputs}
 
         def read(value: Value) -> Any:
             if value.const is None:
                 return known[value.name]
-            return weights[value.name] if value.name in weights else getattr(self.constants, _key(value.name))
+            if value.name in weights:
+                return weights[value.name]
+            tensor = getattr(self.constants, _key(value.name), None)
+            return to_tensor(value.const) if tensor is None else tensor  # a shape for more samples
 
         def store(value: Value, tensor: Any) -> None:
             grid = getattr(self.grids, _key(value.name), None) if value.quant is not None else None
@@ -145,12 +199,12 @@ class GraphModule(nn.Module):  # type: ignore[misc]
             if value.name in wanted:
                 results[value.name] = tensor
 
-        for value in self.graph.inputs:
+        for value in graph.inputs:
             store(value, feeds[value.name])
-        for value in self.graph.outputs:  # what needs no input
+        for value in graph.outputs:  # what needs no input
             if value.const is not None:
                 results[value.name] = read(value)
-        for index, node in enumerate(self.graph.nodes):
+        for index, node in enumerate(graph.nodes):
             tensors = [None if v is None else read(v) for v in node.inputs]
             form, first = torch_ops.FORMS[node.op], node.outputs[0]
             exact = None
@@ -158,13 +212,28 @@ class GraphModule(nn.Module):  # type: ignore[misc]
                 exact = exact_product(node, form.run, tensors, getattr(self.grids, _key(first.name), None))
             if exact is not None:
                 keep(first, exact)
+            elif momentum and form.learn is not None:
+                keep(first, self._learn(node, form.learn(node, tensors, momentum)))
             else:
                 for value, tensor in zip(node.outputs, form.run(node, tensors), strict=True):
                     store(value, tensor)
             for operand in node.input_values:
-                if self._last[operand.name] == index:
+                if self._last.get(operand.name) == index:
                     known.pop(operand.name, None)  # nobody reads it again
-        return {v.name: results[v.name] for v in self.graph.outputs}
+        return {v.name: results[v.name] for v in graph.outputs}
+
+    def _learn(self, node: Node, learned: tuple[Any, Mapping[int, Any]]) -> Any:
+        """Take over what a node has learned about its constants; its result."""
+        result, constants = learned
+        for index, tensor in constants.items():
+            name = node.operand(index).name
+            getattr(self.constants, _key(name)).copy_(tensor)
+            self.moved.add(name)
+        return result
+
+    def constant(self, name: str) -> Any:
+        """The tensor of a constant that is no weight. Raises AttributeError if there is none."""
+        return getattr(self.constants, _key(name))
 
 
 def _key(name: str) -> str:
@@ -177,11 +246,12 @@ _TAKEN = frozenset(vars(nn.Module()))
 
 
 def to_torch(graph: Graph, *, masks: Mapping[str, np.ndarray] | None = None,
-             train: Iterable[str] | None = None) -> GraphModule:
+             train: Iterable[str] | None = None, momentum: float = 0.0) -> GraphModule:
     """The graph as a torch module with the same outputs for the same inputs, to 1e-5 of an output's magnitude.
 
     masks: for weights by name, a boolean array that is False where the weight stays 0; a weight with `sparsity` has
     the mask of its n largest of m besides. train: names of the constants that train, instead of `trainable`.
+    momentum: weight of the new batch in the statistics of BatchNormalization, 0 to use and keep those of the graph.
     Values with a Quant are rounded to their grid, with a straight-through gradient. The caller's graph is not changed.
     Raises Unsupported with every node that has no differentiable form, UserError for a mask or a name that fits no
     weight.
@@ -198,7 +268,7 @@ def to_torch(graph: Graph, *, masks: Mapping[str, np.ndarray] | None = None,
     if refusals:
         raise Unsupported("the graph cannot train as it is", refusals,
                           hint="cut the graph before these nodes: most of them only read a trained net's outputs")
-    return GraphModule(own, names, _masks(constants, names, masks or {}))
+    return GraphModule(own, names, _masks(constants, names, masks or {}), momentum)
 
 
 def _masks(constants: Mapping[str, Value], names: Iterable[str],
@@ -344,4 +414,6 @@ def write_back(module: GraphModule, graph: Graph) -> Graph:
             raise UserError(f"the graph has no constant {name!r} of shape {list(shape)}",
                             hint="write into the graph that the module was made of")
         value.const = to_array(module.weight(name), value.dtype)
+    for name in module.moved & constants.keys():
+        constants[name].const = to_array(module.constant(name), constants[name].dtype)
     return result

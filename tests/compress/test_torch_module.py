@@ -239,3 +239,36 @@ def test_node_made_by_passes_takes_part():
     tail = make_node(graph, "Identity", [graph.outputs[0]])
     graph.outputs = [tail.outputs[0]]
     check(graph)
+
+
+def test_samples_stay_apart_where_shapes_do_not_show_that_they_meet():
+    b = Builder()
+    graph = b.output(b("Softmax", b("Gemm", b.input("x", 1, 4), b.weight(4, 3)), axis=0))
+    module = to_torch(graph)
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(next(iter(module(x).values())), torch.ones(3, 3))
+
+
+def test_momentum_normalizes_with_the_batch_and_moves_the_statistics():
+    b = Builder(3)
+    graph = b.output(b.batch_norm(b.input("x", 1, 5, 4, 3)))
+    node = graph.nodes[0]
+    twin = torch.nn.BatchNorm2d(5, eps=1e-5, momentum=0.2)
+    twin.load_state_dict({k: torch.tensor(node.inputs[i].const) for k, i in (
+        ("weight", 1), ("bias", 2), ("running_mean", 3), ("running_var", 4))}, strict=False)
+    module = to_torch(graph, momentum=0.2).train()
+    x = torch.randn(6, 5, 4, 3)
+    (result,) = module(x).values()
+    torch.testing.assert_close(result, twin(x))
+    torch.testing.assert_close(module.eval()(x)[graph.outputs[0].name], twin.eval()(x))
+    written = write_back(module, graph).nodes[0]
+    np.testing.assert_allclose(written.inputs[3].const, twin.running_mean, rtol=1e-5)
+    np.testing.assert_allclose(written.inputs[4].const, twin.running_var, rtol=1e-5)
+
+
+def test_without_momentum_the_statistics_stay():
+    b = Builder(3)
+    graph = b.output(b.batch_norm(b.input("x", 1, 5, 4, 3)))
+    module = to_torch(graph).train()
+    module(torch.randn(6, 5, 4, 3))
+    np.testing.assert_array_equal(write_back(module, graph).nodes[0].inputs[3].const, graph.nodes[0].inputs[3].const)

@@ -25,6 +25,16 @@ def _batch_norm(node: Node, x: Inputs) -> Tensors:
     return [x[0] * factor + (beta - mean * factor)]
 
 
+def _learn_batch_norm(node: Node, x: Inputs, momentum: float) -> tuple[Any, dict[int, Any]]:
+    """Normalize with the mean and the biased variance of the batch; the statistics move by `momentum`.
+
+    Source: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2; the moving variance is the unbiased one.
+    """
+    mean, var = x[3].clone(), x[4].clone()
+    result = functional.batch_norm(x[0], mean, var, x[1], x[2], True, momentum, node.real("epsilon", 1e-5))
+    return result, {3: mean, 4: var}
+
+
 def _refuse_training(node: Node) -> Reason | None:
     if node.integer("training_mode", 0):
         return "torch.training_mode", "BatchNormalization in training mode; the graph wants its inference form"
@@ -95,7 +105,7 @@ def _hardmax(node: Node, x: Inputs) -> Tensors:
 
 
 FORMS: dict[str, Form] = {
-    "BatchNormalization": Form(_batch_norm, weights=(1, 2), refuse=_refuse_training),
+    "BatchNormalization": Form(_batch_norm, weights=(1, 2), learn=_learn_batch_norm, refuse=_refuse_training),
     "InstanceNormalization": Form(_instance_norm, weights=(1, 2)),
     "GroupNormalization": Form(_group_norm, weights=(1, 2)),
     "LayerNormalization": Form(_layer_norm, weights=(1, 2)),

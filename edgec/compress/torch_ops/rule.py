@@ -37,12 +37,15 @@ class Form:
     `node.inputs[i].const`, shapes of results from `node.outputs`: all shapes are static.
     weights: inputs that hold learned numbers where they are constants: the filters of Conv, not the mean of
     BatchNormalization. affine: the op shifts or scales one input by another.
+    learn(node, tensors, momentum): the first output and new numbers for constant inputs, by index, for an op that
+    learns from a whole batch; inputs and output have the samples along their first axis.
     refuse(node): (rule, text) if `run` cannot take the node, None if it can.
     """
 
     run: Callable[[Node, Inputs], Tensors]
     weights: tuple[int, ...] = ()
     affine: bool = False
+    learn: Callable[[Node, Inputs, float], tuple[Any, dict[int, Any]]] | None = None
     refuse: Callable[[Node], Reason | None] = accept
 
 
