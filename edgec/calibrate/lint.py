@@ -67,30 +67,50 @@ def fingerprint(sample: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def survey(samples: Iterable[np.ndarray], *, channel_axis: int | None = None) -> Survey:
-    """Looks at every sample once. channel_axis: of one sample; None: one range for all channels.
+class Surveyor:
+    """Makes a Survey of samples that come one by one. channel_axis: of one sample; None: one range for all channels."""
 
-    Raises: UserError if the number of channels is not the same in all samples.
-    """
-    prints: list[bytes] = []
-    constant: list[int] = []
-    broken: list[int] = []
-    ranges: list[tuple[np.ndarray, np.ndarray]] = []
-    for index, sample in enumerate(samples):
-        prints.append(fingerprint(sample))
+    def __init__(self, channel_axis: int | None = None) -> None:
+        self._axis = channel_axis
+        self._prints: list[bytes] = []
+        self._constant: list[int] = []
+        self._broken: list[int] = []
+        self._range: tuple[np.ndarray, np.ndarray] | None = None
+
+    def add(self, sample: np.ndarray, mark: bytes | None = None) -> None:
+        """Look at the next sample. mark: its fingerprint, if that is known.
+
+        Raises: UserError if the number of channels is not the same in all samples.
+        """
+        index = len(self._prints)
+        self._prints.append(mark or fingerprint(sample))
         if not np.isfinite(sample).all():
-            broken.append(index)
+            self._broken.append(index)
         elif sample.size:
-            channels = 1 if channel_axis is None else sample.shape[channel_axis]
-            rows = np.moveaxis(sample, channel_axis or 0, 0).reshape(channels, -1)
+            channels = 1 if self._axis is None else sample.shape[self._axis]
+            rows = np.moveaxis(sample, self._axis or 0, 0).reshape(channels, -1)
             low, high = rows.min(axis=1).astype(np.float64), rows.max(axis=1).astype(np.float64)
             if low.min() == high.max():
-                constant.append(index)
-            if ranges and ranges[0][0].size != channels:
-                raise UserError(f"sample {index} has {channels} channels, earlier ones {ranges[0][0].size}",
-                                expected="samples of one shape", hint="convert all samples to the model's input shape")
-            ranges = [(np.minimum(low, ranges[0][0]), np.maximum(high, ranges[0][1]))] if ranges else [(low, high)]
-    return Survey(tuple(prints), tuple(constant), tuple(broken), *(ranges[0] if ranges else ()))
+                self._constant.append(index)
+            if self._range is not None:
+                if self._range[0].size != channels:
+                    raise UserError(f"sample {index} has {channels} channels, earlier ones {self._range[0].size}",
+                                    expected="samples of one shape",
+                                    hint="convert all samples to the model's input shape")
+                low, high = np.minimum(low, self._range[0]), np.maximum(high, self._range[1])
+            self._range = low, high
+
+    def survey(self) -> Survey:
+        """What is known so far."""
+        return Survey(tuple(self._prints), tuple(self._constant), tuple(self._broken), *(self._range or ()))
+
+
+def survey(samples: Iterable[np.ndarray], *, channel_axis: int | None = None) -> Survey:
+    """Looks at every sample once; see Surveyor."""
+    surveyor = Surveyor(channel_axis)
+    for sample in samples:
+        surveyor.add(sample)
+    return surveyor.survey()
 
 
 def lint(found: Survey, *, normalization: Normalization | None = None, labels: Sequence[Hashable] | None = None,

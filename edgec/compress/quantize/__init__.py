@@ -1,0 +1,14 @@
+"""From a float graph and samples to a graph on integer grids: place, observe, choose, annotate.
+
+Each step is a function of its own, so that repairs fit between them: what changes float weights (equalization) before
+`observe`, what changes weights on their grids (bias correction, learned rounding) after `annotate`.
+"""
+
+from edgec.compress.quantize.annotate import annotate
+from edgec.compress.quantize.choose import OBSERVERS, Choice, choose_grids
+from edgec.compress.quantize.observe import Feeds, Observation, Samples, observe
+from edgec.compress.quantize.place import Placement, is_quantized, place
+from edgec.compress.quantize.policy import CPU, TENSORRT, Policy, find_policy
+
+__all__ = ["CPU", "OBSERVERS", "TENSORRT", "Choice", "Feeds", "Observation", "Placement", "Policy", "Samples",
+           "annotate", "choose_grids", "find_policy", "is_quantized", "observe", "place"]

@@ -1,0 +1,175 @@
+"""The grid of each class: by one method for all, or `auto`: of all methods' grids, the one that hurts least.
+
+What counts for `auto` is the error after the layer: every kernel that reads a value of the class runs once with the
+float numbers and once for each different grid with numbers rounded to it, on the kept samples.
+Formula: error(grid) = sum over readers of sum (y - y_grid)^2 / sum y^2, over all kept samples
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.calibrate.grids import Distribution, Scheme
+from edgec.calibrate.methods import METHODS, Threshold, choose, choose_all, least
+from edgec.compress.quantize.observe import Observation
+from edgec.compress.quantize.place import Placement
+from edgec.compress.quantize.taps import watch
+from edgec.errors import UserError
+from edgec.interchange.onnx_export import to_model
+from edgec.interchange.session import open_session, run_session
+from edgec.ir.graph import Graph, Node, Value
+from edgec.ir.grouping import groups
+from edgec.ir.types import DType, Quant, TensorType
+from edgec.progress import Progress, silent
+
+AUTO = "auto"
+OBSERVERS = (AUTO, *METHODS)
+
+_AT_ONCE = 64 << 20  # bytes of all probed results in one session; more probes are spread over several sessions
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The grid of a class. threshold: what was taken; candidates: what each method would take; errors: relative error
+    after the layer by method, empty where it was not measured.
+    """
+
+    threshold: Threshold
+    candidates: tuple[Threshold, ...]
+    errors: Mapping[str, float]
+
+
+def choose_grids(graph: Graph, placement: Placement, seen: Observation, scheme: Scheme, method: str = AUTO, *,
+                 threads: int = 1, progress: Progress = silent) -> dict[str, Choice]:
+    """A Choice for every class of `placement`. Raises UserError for an unknown method."""
+    if method not in OBSERVERS:
+        raise UserError(f"there is no observer {method!r}", expected="one of " + ", ".join(OBSERVERS))
+    if method != AUTO:
+        return {name: Choice(t := choose(h, method, scheme), (t,), {}) for name, h in seen.histograms.items()}
+    candidates = {name: choose_all(h, scheme) for name, h in seen.histograms.items()}
+    errors = _errors_after(graph, placement, candidates, seen.kept, threads, progress)
+    result = {}
+    for name, found in candidates.items():
+        known = errors.get(name)
+        if known is None:  # no kernel computes with it: the error of the numbers themselves
+            distribution = Distribution(seen.histograms[name])
+            known = {t.quant: distribution.noise(t.quant) for t in found}
+        best = least(found, lambda t, known=known: known[t.quant])  # type: ignore[misc]
+        result[name] = Choice(best, tuple(found), {t.method: known[t.quant] for t in found} if name in errors else {})
+    return result
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """One output of a probing session: the squared error of a reader for a grid of a class, or its power (None)."""
+
+    output: str
+    reader: str
+    name: str = ""
+    quant: Quant | None = None
+
+
+def _errors_after(graph: Graph, placement: Placement, candidates: Mapping[str, Sequence[Threshold]],
+                  samples: Sequence[Mapping[str, np.ndarray]], threads: int,
+                  progress: Progress) -> dict[str, dict[Quant, float]]:
+    """For each class that kernels compute with, the error of each grid."""
+    sums: dict[tuple[str, str, Quant | None], list[float]] = defaultdict(list)
+    parts = _spread(graph, placement, candidates)
+    for number, names in enumerate(parts):
+        probed, probes = _probe(graph, placement, {n: candidates[n] for n in names})
+        session = open_session(to_model(probed).SerializeToString(), threads)
+        fed = [v.name for v in probed.inputs]
+        for index, feeds in enumerate(samples):
+            results = run_session(session, {n: feeds[n] for n in fed})
+            for probe in probes:
+                sums[probe.reader, probe.name, probe.quant].append(float(results[probe.output].reshape(())))
+            progress("choose", (number + (index + 1) / len(samples)) / len(parts), f"{len(names)} tensors")
+    errors: dict[str, dict[Quant, float]] = {}
+    for (reader, name, quant), found in sums.items():
+        power = math.fsum(sums[reader, "", None])
+        if quant is not None:
+            own = errors.setdefault(name, {})
+            own[quant] = own.get(quant, 0.0) + (math.fsum(found) / power if power > 0 else 0.0)
+    return errors
+
+
+def _spread(graph: Graph, placement: Placement, candidates: Mapping[str, Sequence[Threshold]]) -> list[list[str]]:
+    """Classes in runs whose probes fit into memory together."""
+    size = {v.name: v.type.nbytes for v in graph.values() if v.type.is_static}
+    parts: list[list[str]] = [[]]
+    used = 0
+    for name, found in candidates.items():
+        need = len(found) * sum(size[v] for v, own in placement.grids.items() if own == name)
+        if parts[-1] and used + need > _AT_ONCE:
+            parts.append([])
+            used = 0
+        parts[-1].append(name)
+        used += need
+    return parts
+
+
+def _probe(graph: Graph, placement: Placement,
+           candidates: Mapping[str, Sequence[Threshold]]) -> tuple[Graph, list[_Probe]]:
+    """A copy of `graph` with a branch for each grid behind each value of each class; its outputs are scalars."""
+    graph = graph.copy()
+    probes: list[_Probe] = []
+    outputs: list[Value] = []
+    original = groups(graph)
+    for group in original:
+        made = {id(v) for n in group.nodes for v in n.outputs}
+        reads = {v.name: v for n in group.nodes for v in n.input_values if id(v) not in made and v.const is None}
+        own = [v for name, v in reads.items() if placement.grids.get(name) in candidates]
+        if not own or _only_carries(group.output, placement):
+            continue
+        reader, y = group.output.name, group.output
+        outputs.append(_power(graph, y, f"{reader}.power"))
+        probes.append(_Probe(outputs[-1].name, reader))
+        for value in own:
+            name = placement.grids[value.name]
+            for quant in dict.fromkeys(t.quant for t in candidates[name]):
+                rounded = Value(graph.unique_name(f"{value.name}.rounded"), value.type, quant=quant)
+                graph.add(Node("Identity", [value], [rounded], name=rounded.name))
+                twin = _twin(graph, group.nodes, value, rounded)
+                difference = Value(graph.unique_name(f"{reader}.difference"), y.type)
+                graph.add(Node("Sub", [y, twin], [difference], name=difference.name))
+                outputs.append(_power(graph, difference, f"{reader}.error"))
+                probes.append(_Probe(outputs[-1].name, reader, name, quant))
+    graph.sort()
+    return watch(_with_outputs(graph, outputs), [v.name for v in outputs]), probes
+
+
+def _only_carries(output: Value, placement: Placement) -> bool:
+    """True if the kernel only moves numbers within a class: those who read its result are probed instead."""
+    node = output.producer
+    return node is not None and output.name in placement.grids and any(
+        placement.grids.get(v.name) == placement.grids[output.name] for v in node.input_values)
+
+
+def _power(graph: Graph, value: Value, name: str) -> Value:
+    """The sum of squares of all elements, a scalar."""
+    result = Value(graph.unique_name(name), TensorType(DType.FLOAT32, ()))
+    graph.add(Node("ReduceSumSquare", [value], [result], {"keepdims": 0}, name=result.name))
+    return result
+
+
+def _twin(graph: Graph, nodes: Sequence[Node], value: Value, rounded: Value) -> Value:
+    """Copies of `nodes` that read `rounded` in the place of `value`; returns what the last one makes."""
+    twins: dict[int, Value] = {id(value): rounded}
+    made = rounded
+    for node in nodes:
+        outputs = [Value(graph.unique_name(f"{v.name}.twin"), v.type) for v in node.outputs]
+        twins.update(zip(map(id, node.outputs), outputs, strict=True))
+        inputs = [None if v is None else twins.get(id(v), v) for v in node.inputs]
+        graph.add(Node(node.op, inputs, outputs, node.attributes, name=outputs[0].name, domain=node.domain))
+        made = outputs[0]
+    return made
+
+
+def _with_outputs(graph: Graph, outputs: Sequence[Value]) -> Graph:
+    graph.outputs = list(outputs)
+    return graph
