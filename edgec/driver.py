@@ -26,6 +26,7 @@ from edgec.target import Target, load_target
 
 PRECISIONS = ("float32",)
 _TOOLS = ("apache-tvm", "numpy", "onnx", "onnxruntime", "torch", "ziglang")
+MOST_THREADS = 64  # of one engine, as in runtime/c/edgec_pool.h
 _NAME_LIMIT = 48  # characters; the name becomes part of C identifiers and file names
 _LISTED = 16  # elements; a bound input this small is written out in the manifest
 
@@ -56,7 +57,7 @@ class BuildOptions:
 
 def build(source: Any, target: str | Target, output: str | Path | None = None, *,
           inputs: InputSpecs | None = None, values: Mapping[str, np.ndarray] | None = None,
-          precision: str = "float32", require: str = "", toolchain: str = "", threads: int = 1,
+          precision: str = "float32", require: str = "", toolchain: str = "", threads: int = 0,
           trust_pickle: bool = False, factory: str = "", submodule: str = "", example_inputs: Any = None,
           golden: str | Path | None = None, samples: int = 4, seed: int = 0, name: str = "",
           progress: Progress = silent) -> Path:
@@ -66,7 +67,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     NAME-TARGET in the current folder. An existing bundle there is replaced at the end and in one step; after an error
     it is as it was. inputs, values, trust_pickle, factory, submodule, example_inputs: see
     `edgec.load`.
-    require="native": no fallback. toolchain: prefix of an own cross compiler. threads: at most this many at run time.
+    require="native": no fallback. toolchain: prefix of an own cross compiler. threads: at most this many at run
+    time; 0: as many as the target has cores.
     golden: a .npz with real inputs for the golden set; otherwise `samples` random ones are drawn from `seed`.
 
     Raises UserError for wrong input or options, Unsupported for what the target or edgec cannot do, InternalError if
@@ -88,7 +90,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
                  submodule=submodule, example_inputs=example_inputs)
     passes = Options()
     options = BuildOptions(
-        precision, require, toolchain, threads, {k: str(v) for k, v in sorted(normalize(inputs).items())},
+        precision, require, toolchain, threads or _cores(chosen),
+        {k: str(v) for k, v in sorted(normalize(inputs).items())},
         {k: _value_facts(v) for k, v in sorted((values or {}).items())}, factory, submodule, trust_pickle,
         bundles.sha256(Path(golden)) if golden else "", samples, seed, asdict(passes))
 
@@ -179,13 +182,18 @@ def _within(progress: Progress, stage: str) -> Progress:
     return lambda _inner, share=None, detail="": progress(stage, share, detail)
 
 
+def _cores(target: Target) -> int:
+    """How many threads a device can run at once; firmware on a microcontroller has one."""
+    return 1 if target.cpu.arch == "thumb" else min(MOST_THREADS, sum(cluster.cores for cluster in target.clusters) or 1)
+
+
 def _check_options(precision: str, require: str, threads: int, samples: int, golden: str | Path | None) -> None:
     if precision not in PRECISIONS:
         raise Unsupported(f"precision {precision!r} is not there yet", expected="one of " + ", ".join(PRECISIONS))
     if require not in ("", "native"):
         raise UserError(f"cannot require {require!r}", expected="native, or nothing")
-    if threads < 1:
-        raise UserError(f"threads is {threads}", expected="1 or more")
+    if not 0 <= threads <= MOST_THREADS:
+        raise UserError(f"threads is {threads}", expected=f"1 to {MOST_THREADS}, or 0 for all cores of the target")
     if not 1 <= samples <= 1000:
         raise UserError(f"samples is {samples}", expected="1 to 1000")
     if golden is not None and not Path(golden).is_file():

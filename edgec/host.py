@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -54,6 +55,13 @@ def find_cpu(root: Path = Path("/"), machine: str = "") -> Machine:
     summary = next((r["model name"] for r in records if r.get("model name")), core)
     cpu = replace(caches, core=core, arch=arch, cores=max(1, len(records)), features=features)
     return Machine(cpu, f"{arch}-linux-gnu", summary)
+
+
+def usable_cores() -> tuple[int, ...]:
+    """The numbers of the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))  # a system without such limits
 
 
 def _x86(records: list[dict[str, str]]) -> tuple[str, tuple[str, ...]]:

@@ -131,7 +131,7 @@ def test_build_fills_a_folder_when_it_is_empty(model, tmp_path):
 
 @pytest.mark.parametrize(("options", "error", "message"), [
     ({"precision": "int8"}, Unsupported, "int8"), ({"require": "fast"}, UserError, "require"),
-    ({"threads": 0}, UserError, "threads"), ({"samples": 0}, UserError, "samples"),
+    ({"threads": -1}, UserError, "threads"), ({"samples": 0}, UserError, "samples"),
     ({"golden": "nowhere.npz"}, UserError, "no such file"), ({"target": "rpi44"}, UserError, "rpi4"),
 ], ids=["precision", "require", "threads", "samples", "golden", "target"])
 def test_build_refuses_when_an_option_is_wrong(model, tmp_path, options, error, message):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgec.errors import Refusal
+from edgec.errors import Refusal, UserError
 from edgec.ir.types import TensorType
 from edgec.plan.plan import Kernel, Plan
 from edgec.progress import Progress, silent
@@ -70,6 +70,25 @@ class Artifact:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Threads:
+    """How many threads compute one inference, and on which cores; without cores the system places them."""
+
+    count: int = 1
+    cores: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises UserError unless there is at least one thread and, if cores are given, one core for each."""
+        if self.count < 1:
+            raise UserError(f"threads is {self.count}", expected="1 or more")
+        if self.cores and (len(self.cores) != self.count or len(set(self.cores)) != self.count or min(self.cores) < 0):
+            raise UserError(f"{self.count} threads cannot run on cores {', '.join(map(str, self.cores))}",
+                            expected="as many different cores as threads")
+
+
+ONE_THREAD = Threads()
+
+
 class Runner(Protocol):
     """A loaded engine. emulated: it runs on an emulated processor; its numbers are right, its times say nothing."""
 
@@ -105,6 +124,9 @@ class Backend(Protocol):
         """Write the engine of a stage. Deterministic: the same plan gives the same bytes."""
         ...
 
-    def load(self, artifact: Artifact, target: Target) -> Runner:
-        """Open the engine here, natively or under emulation. Raises UserError if this machine cannot run it."""
+    def load(self, artifact: Artifact, target: Target, threads: Threads = ONE_THREAD) -> Runner:
+        """Open the engine here, natively or under emulation, for as many threads as it and `threads` allow.
+
+        Raises UserError if this machine cannot run it.
+        """
         ...

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgec.backends.base import Artifact, Availability, CompileOptions, Port, Runner
+from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Threads
 from edgec.backends.feeds import check_feeds
 from edgec.errors import Refusal, UserError
 from edgec.ir.checkpoint import load, save
@@ -39,7 +39,7 @@ class NullBackend:
         return Artifact(self.name, options.folder, ports[0], ports[1], {file: "the graph, for the interpreter"},
                         {"graph": file})
 
-    def load(self, artifact: Artifact, target: Target) -> Runner:
+    def load(self, artifact: Artifact, target: Target, threads: Threads = ONE_THREAD) -> Runner:
         """The interpreter, on any machine. Raises UserError if the file is not a graph."""
         return InterpreterRunner(load(artifact.folder / str(artifact.meta.get("graph", ""))))
 

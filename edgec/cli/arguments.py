@@ -9,9 +9,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from edgec.backends.base import Threads
 from edgec.errors import UserError
 from edgec.frontends.spec import InputSpec
 from edgec.ir.types import DType
+from edgec.report.units import many
 from edgec.target import list_targets
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -29,6 +31,11 @@ Factory = Annotated[str, typer.Option(
 Submodule = Annotated[str, typer.Option(
     "--submodule", help="Take this part of a TorchScript or torch.save'd module: the network in a wrapper with state.",
     metavar="NAME")]
+
+RunThreads = Annotated[int | None, typer.Option(
+    "--threads", min=1, help="Threads that share one inference; one, or one for each of --cores, if it is not given.")]
+Cores = Annotated[str, typer.Option(
+    "--cores", help="Keep the threads on these cores, such as the fast ones of big.LITTLE: 4-7, or 0,2.")]
 
 
 def complete_target(incomplete: str) -> list[str]:
@@ -58,6 +65,32 @@ def parse_shapes(texts: Sequence[str] | None) -> dict[str, InputSpec]:
                             expected=", ".join(d.value for d in DType if d is not DType.STRING)) from error
         shapes[name] = InputSpec(() if shape == "scalar" else tuple(int(d) for d in re.split("[x,]", shape)), kind)
     return shapes
+
+
+def parse_cores(text: str) -> tuple[int, ...]:
+    """Numbers of cores from 4-7 or 0,2,4-5; none from an empty text.
+
+    Raises UserError for what is neither.
+    """
+    cores: list[int] = []
+    for item in filter(None, text.split(",")):
+        found = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", item, re.ASCII)
+        if found is None or int(found[1]) > int(found[2] or found[1]):
+            raise UserError(f"cannot read the cores {text!r}", expected="4-7, or 0,2")
+        cores += range(int(found[1]), int(found[2] or found[1]) + 1)
+    return tuple(cores)
+
+
+def parse_threads(threads: int | None, cores: str) -> Threads:
+    """The threads of --threads and --cores. Raises UserError if they do not fit together."""
+    chosen = parse_cores(cores)
+    return Threads(len(chosen) or 1 if threads is None else threads, chosen)
+
+
+def describe_threads(threads: Threads) -> str:
+    """`2 threads on cores 4, 5`."""
+    where = f" on core{'s' * (threads.count > 1)} {', '.join(map(str, threads.cores))}" if threads.cores else ""
+    return many(threads.count, "thread") + where
 
 
 def parse_values(texts: Sequence[str] | None) -> dict[str, np.ndarray]:

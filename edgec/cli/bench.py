@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from edgec.cli.arguments import AsJson, Quiet
+from edgec.cli.arguments import AsJson, Cores, Quiet, RunThreads, describe_threads, parse_threads
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.errors import UserError
@@ -25,8 +25,8 @@ def command(
     against: Annotated[Path | None, typer.Option(help="An ONNX model to run in turns with ONNX Runtime.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 100,
     warmup: Annotated[int, typer.Option(min=0, help="Runs before the clock starts.")] = 10,
-    threads: Annotated[int, typer.Option(
-        min=1, help="Threads of ONNX Runtime; the engine's are fixed by its build.")] = 1,
+    threads: RunThreads = None,
+    cores: Cores = "",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -34,24 +34,27 @@ def command(
     from edgec.bundle import read_bundle
     from edgec.runtime import Engine
 
-    bundle = read_bundle(folder)
+    bundle, chosen = read_bundle(folder), parse_threads(threads, cores)
     feeds = bundle.golden().inputs[0]
-    with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages) as engine, Steps(quiet) as steps:
+    engine = Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages, chosen)
+    with engine, Steps(quiet) as steps:
         contenders: dict[str, Any] = {f"{bundle.name} for {bundle.target.name}": lambda n: engine.time(feeds, n)}
         if against is not None:
-            contenders[f"{against.name} in ONNX Runtime {_version()}"] = _peer(against, feeds, threads)
+            contenders[f"{against.name} in ONNX Runtime {_version()}"] = _peer(against, feeds, chosen.count)
         times = _measure(contenders, runs, warmup, steps)
         emulated = engine.emulated
     rows: list[dict[str, Any]] = [{"name": name, **_statistics(values)} for name, values in times.items()]
     ratio = rows[0]["median"] / rows[1]["median"] if against is not None else None
     if as_json:
-        print_json({"runs": runs, "emulated": emulated, "threads": threads, "engines": rows, "ratio": ratio})
+        print_json({"runs": runs, "emulated": emulated, "threads": chosen.count, "cores": list(chosen.cores),
+                    "engines": rows, "ratio": ratio})
         return
+    print(describe_threads(chosen))
     print_table(["engine", "#median", "#p90", "#min", "#runs"],
                 [[r["name"], *(seconds(r[k]) for k in ("median", "p90", "min")), runs] for r in rows])
     if ratio is not None:
         verdict = "slower" if ratio > 1 else "faster"
-        print(f"ratio of the medians: {ratio:.2f} ({verdict} than ONNX Runtime with {many(threads, 'thread')})")
+        print(f"ratio of the medians: {ratio:.2f} ({verdict} than ONNX Runtime with {many(chosen.count, 'thread')})")
     if emulated:
         print("this engine ran under emulation: its time says nothing about the device")
 

@@ -40,7 +40,8 @@ def command(
     values: Values = None,
     precision: Annotated[str, typer.Option(help="Number format of the engine.")] = "float32",
     require: Annotated[str, typer.Option(help="`native`: fail, instead of running a part elsewhere.")] = "",
-    threads: Annotated[int, typer.Option(help="At most so many threads at run time.")] = 1,
+    threads: Annotated[int, typer.Option(
+        min=0, help="At most so many threads at run time; 0: as many as the target has cores.")] = 0,
     toolchain: Annotated[str, typer.Option(help="Prefix of an own cross compiler: aarch64-linux-gnu-.")] = "",
     factory: Factory = "",
     submodule: Submodule = "",

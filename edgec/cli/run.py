@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from edgec.cli.arguments import AsJson
+from edgec.cli.arguments import AsJson, Cores, RunThreads, describe_threads, parse_threads
 from edgec.cli.console import print_json, print_table
 from edgec.cli.guard import guarded
 
@@ -27,6 +27,8 @@ def command(
     mean: Annotated[str, typer.Option(help="Subtracted from the 0..255 pixels of an image: 123.7,116.3,103.5.")] = "",
     std: Annotated[str, typer.Option(help="What the pixels are then divided by: 58.4,57.1,57.4.")] = "",
     seed: Annotated[int, typer.Option(help="Where random inputs start.")] = 0,
+    threads: RunThreads = None,
+    cores: Cores = "",
     as_json: AsJson = False,
 ) -> None:
     """Run a bundle once, natively or under emulation, and show its outputs."""
@@ -37,7 +39,8 @@ def command(
 
     bundle = read_bundle(folder)
     feeds = read_feeds(bundle, inputs or [], mean=mean, std=std, seed=seed)
-    with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages) as engine:
+    chosen = parse_threads(threads, cores)
+    with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages, chosen) as engine:
         results = engine.run(feeds)
     if output is not None:
         write_npz(output, results)
@@ -45,6 +48,8 @@ def command(
     if as_json:
         print_json([{**row, "values": results[row["name"]].tolist()} for row in rows] if output is None else rows)
         return
+    if threads is not None or cores:
+        print(describe_threads(chosen))
     print_table(["output", "type", "#min", "#max", "#mean", "values"], [
         [r["name"], f"{r['dtype']}{r['shape']}", _brief(r["min"]), _brief(r["max"]), _brief(r["mean"]),
          _first(results[r["name"]])] for r in rows])

@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from edgec.backends import find_backend
-from edgec.backends.base import Artifact, Port, Runner
+from edgec.backends.base import ONE_THREAD, Artifact, Port, Runner, Threads
 from edgec.backends.feeds import check_feeds
 from edgec.bundle import read_bundle
 from edgec.target import Target
@@ -21,13 +21,13 @@ class Engine:
     """
 
     def __init__(self, target: Target, inputs: Sequence[Port], outputs: Sequence[Port],
-                 stages: Sequence[Artifact]) -> None:
-        """Load every stage. Raises UserError if this machine cannot run one of them."""
+                 stages: Sequence[Artifact], threads: Threads = ONE_THREAD) -> None:
+        """Load every stage. Raises UserError if this machine cannot run one of them, or not with these threads."""
         self.target, self.inputs, self.outputs = target, tuple(inputs), tuple(outputs)
         self._stages: list[tuple[Artifact, Runner]] = []
         try:
             for stage in stages:
-                self._stages.append((stage, find_backend(stage.backend).load(stage, target)))
+                self._stages.append((stage, find_backend(stage.backend).load(stage, target, threads)))
         except BaseException:
             self.close()
             raise
@@ -71,11 +71,15 @@ class Engine:
         self.close()
 
 
-def open_bundle(folder: str | Path) -> Engine:
-    """Open a bundle and load its engine here.
+def open_bundle(folder: str | Path, *, threads: int | None = None, cores: Sequence[int] = ()) -> Engine:
+    """Open a bundle and load its engine here, for `threads` threads, on `cores` if they are given.
+
+    One thread by default, or one for each core. The results do not depend on the number of threads.
 
     A bundle holds machine code: open only bundles that you trust as much as a program.
-    Raises UserError for a folder that is not a bundle or was changed, and if this machine cannot run the engine.
+    Raises UserError for a folder that is not a bundle or was changed, if this machine cannot run the engine, for more
+    threads than it was built for, and for cores that this process may not use.
     """
+    chosen = Threads(len(cores) or 1 if threads is None else threads, tuple(cores))
     bundle = read_bundle(folder)
-    return Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages)
+    return Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages, chosen)

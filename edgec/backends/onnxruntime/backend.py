@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from edgec.backends.base import Artifact, Availability, CompileOptions, Port, Runner
+from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Threads
 from edgec.backends.onnxruntime.runner import SessionRunner
 from edgec.errors import Refusal, UserError
 from edgec.interchange.session import open_session
@@ -64,16 +64,17 @@ class OnnxRuntimeBackend:
         ports = [tuple(Port(v.name, v.type) for v in values) for values in (plan.graph.inputs, plan.graph.outputs)]
         return Artifact(self.name, options.folder, ports[0], ports[1], files, meta)
 
-    def load(self, artifact: Artifact, target: Target) -> Runner:
-        """A session on this machine's CPU, whatever the target is: the model file is the same for all.
+    def load(self, artifact: Artifact, target: Target, threads: Threads = ONE_THREAD) -> Runner:
+        """A session on this machine's CPU, whatever the target is: the model file is the same for all. The system
+        chooses its cores.
 
         Raises UserError if ONNX Runtime is not installed or cannot read the model.
         """
         missing = self.probe().missing
         if missing:
             raise UserError("this engine has a stage for ONNX Runtime, which is not here", hint=missing[0])
-        threads = artifact.meta.get("threads", 1)
-        session = open_session(artifact.folder / str(artifact.meta.get("model", "model.onnx")), threads)
+        count = min(threads.count, int(artifact.meta.get("threads", 1)))
+        session = open_session(artifact.folder / str(artifact.meta.get("model", "model.onnx")), count)
         return SessionRunner(session, artifact.inputs, artifact.outputs)
 
     def _ask(self, node: Node) -> str:

@@ -6,7 +6,7 @@ says why.
 
 from __future__ import annotations
 
-from edgec.backends.base import Artifact, Availability, CompileOptions, Runner
+from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Runner, Threads
 from edgec.errors import Refusal, Unsupported
 from edgec.plan.plan import Kernel, Plan
 from edgec.target import Target
@@ -32,7 +32,7 @@ class TensorRtBackend:
         """Raises Unsupported."""
         raise Unsupported(_LATER)
 
-    def load(self, artifact: Artifact, target: Target) -> Runner:
+    def load(self, artifact: Artifact, target: Target, threads: Threads = ONE_THREAD) -> Runner:
         """Raises Unsupported."""
         raise Unsupported(_LATER)
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgec.backends.base import Artifact, Availability, CompileOptions, Port, Runner
+from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Threads
 from edgec.backends.tvm import entry, link
 from edgec.backends.tvm.elf import data_object
 from edgec.errors import InternalError, Refusal, Unsupported
@@ -69,14 +69,15 @@ class TvmBackend:
         programs = {i: _program(k, target) for i, k in enumerate(plan.kernels) if k.algorithm != "alias"}
         return compile_programs(plan, programs, target, options)
 
-    def load(self, artifact: Artifact, target: Target) -> Runner:
+    def load(self, artifact: Artifact, target: Target, threads: Threads = ONE_THREAD) -> Runner:
         """Natively where this machine has the target's instruction sets, else under qemu's user mode.
 
-        Raises UserError if neither is possible here, InternalError if the files are not those of the artifact.
+        Raises UserError if neither is possible here or a core is not there, InternalError if the files are not those of
+        the artifact.
         """
         from edgec.backends.tvm.runner import open_engine
 
-        return open_engine(artifact, target)
+        return open_engine(artifact, target, threads)
 
 
 def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Target,
@@ -130,7 +131,7 @@ def _refuse_value(value: Value) -> tuple[str, str] | None:
 
 
 def _with_layouts(plan: Plan, target: Target) -> Plan:
-    """A copy of the plan with the layouts that the kernels want, and the conversions between them."""
+    """A copy of the plan with the grids and layouts that the kernels want, and the conversions between them."""
     from edgec.kernels import registry
     from edgec.plan.layout import assign
 
@@ -155,8 +156,11 @@ def _write(described: entry.Entry, code: bytes, constants: bytes, target: Target
     """Every file of the engine; path below the folder -> what it is."""
     name, folder = described.name, options.folder
     tools = link.find_toolchain(target, options.toolchain)
-    header = (_RUNTIME / "edgec_engine.h").read_text(encoding="utf-8")
-    texts = {f"{name}.h": entry.header(described), "edgec_engine.h": header}
+    headers = {"edgec_engine.h": "what all engines share"}
+    pooled = described.threads > 1
+    if pooled:
+        headers["edgec_pool.h"] = "threads for it, which the libraries hold"
+    texts = {f"{name}.h": entry.header(described), **{h: (_RUNTIME / h).read_text(encoding="utf-8") for h in headers}}
     for path in ("main.c", "CMakeLists.txt"):
         template = (_RUNTIME / f"example_{path}").read_text(encoding="utf-8")
         texts[f"example/{path}"] = template.replace("@NAME@", name).replace("@MACRO@", name.upper())
@@ -171,12 +175,18 @@ def _write(described: entry.Entry, code: bytes, constants: bytes, target: Target
         data = work / f"{name}_constants.o"
         data.write_bytes(data_object(f"{name}_constants", constants, target.cpu.arch))
         link.compile_c(tools, work / f"{name}_entry.c", work / f"{name}_entry.o", folder)
-        objects = [work / f"{name}_entry.o", work / f"{name}_code.o"]
-        link.archive(tools, folder, name, objects, data)
+        objects, others = [work / f"{name}_entry.o", work / f"{name}_code.o"], [data]
+        if pooled:
+            pool = work / "edgec_pool.c"
+            pool.write_bytes((_RUNTIME / "edgec_pool.c").read_bytes())
+            others.append(pool.with_suffix(".o"))
+            link.compile_c(tools, pool, others[-1], folder)
+        link.archive(tools, folder, name, objects, others)
         if target.cpu.arch != "thumb":
-            link.shared(tools, folder, name, [*objects, data], [f"{name}_run", f"{name}_engine"])
+            link.shared(tools, folder, name, [*objects, *others], [f"{name}_run", f"{name}_engine",
+                                                                  *(entry.POOL_FUNCTIONS if pooled else ())])
     files = {f"lib{name}.a": "the engine, to be linked into a program", f"{name}.h": "its C interface",
-             "edgec_engine.h": "what all engines share", f"{name}.bin": "the constants by themselves",
+             **headers, f"{name}.bin": "the constants by themselves",
              "example/main.c": "a C program that runs the engine", "example/CMakeLists.txt": "how to build it"}
     if target.cpu.arch != "thumb":
         files[f"lib{name}.so"] = "the engine, to be loaded at run time"

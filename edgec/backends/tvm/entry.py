@@ -19,6 +19,7 @@ _DTYPES = {
     DType.BFLOAT16: "uint16_t",
 }
 DTYPES = frozenset(_DTYPES)  # what an input or output of an engine may be
+POOL_FUNCTIONS = ("edgec_pool_start", "edgec_pool_stop", "edgec_pool_bytes")  # of runtime/c/edgec_pool.h
 _TAKEN = frozenset(("edgec", "c", "m", "stddef", "stdint", "string", "math"))  # their headers or libraries exist
 
 
@@ -249,7 +250,8 @@ def _declarations(steps: Sequence[Call | Copy]) -> list[str]:
     known: dict[str, str] = {}
     for step in steps:
         if isinstance(step, Call):
-            kinds = ["void *" if write else "const void *" for write in step.writes] + ["int32_t"] * 2 * bool(step.extent)
+            kinds = ["void *" if write else "const void *" for write in step.writes]
+            kinds += ["int32_t", "int32_t"] if step.extent else []
             known.setdefault(step.symbol, f"void {step.symbol}({', '.join(kinds) or 'void'});")
     return [*known.values(), ""] if known else []
 

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from edgec.backends.tvm.elf import undefined_symbols
-from edgec.backends.tvm.symbols import LIBC, LIBM
+from edgec.backends.tvm.symbols import LIBC, LIBM, POOL_LIBC, POOL_PTHREAD
 from edgec.errors import InternalError, UserError
 from edgec.target import Target
 
@@ -47,7 +47,8 @@ def find_toolchain(target: Target, prefix: str = "") -> Toolchain:
     """Zig's tools, or `PREFIXgcc`, `PREFIXld`, `PREFIXar`. Raises UserError if a program is missing."""
     if not prefix:
         architecture = {"x86_64": "x86_64-linux-none", "aarch64": "aarch64-linux-none"}.get(target.cpu.arch)
-        flags = ["-target", architecture or ("thumb-freestanding-" + target.triple.rpartition("-")[2])]
+        own = ("-mno-outline-atomics",) if target.cpu.arch == "aarch64" else ()  # they need a library
+        flags = [*own, "-target", architecture or ("thumb-freestanding-" + target.triple.rpartition("-")[2])]
         if architecture is None:
             flags.append("-mcpu=" + target.cpu.core.replace("-", "_"))
         return Toolchain("zig", (*_ZIG, "cc"), (*_ZIG, "ld.lld"), (*_ZIG, "ar"), (*flags, "-fno-sanitize=all"))
@@ -55,7 +56,8 @@ def find_toolchain(target: Target, prefix: str = "") -> Toolchain:
         if shutil.which(prefix + tool) is None:
             raise UserError(f"there is no program {prefix + tool}", expected="a cross GCC with this prefix",
                             hint="install it, correct --toolchain, or leave it out to use the bundled tools")
-    flags = [] if target.cpu.arch != "thumb" else ["-mthumb", f"-mcpu={target.cpu.core}"]
+    flags = {"thumb": ["-mthumb", f"-mcpu={target.cpu.core}"],
+             "aarch64": ["-mno-outline-atomics"]}.get(target.cpu.arch, [])  # those need a library
     return Toolchain(prefix, (prefix + "gcc",), (prefix + "ld",), (prefix + "ar",), tuple(flags))
 
 
@@ -109,14 +111,15 @@ def compile_c(tools: Toolchain, source: Path, output: Path, include: Path) -> No
               "-c", source.name, "-o", str(output)], f"compiling {source.name}", cwd=source.parent)
 
 
-def archive(tools: Toolchain, folder: Path, name: str, objects: Sequence[Path], data: Path) -> Path:
-    """`libNAME.a` with two members: the code (`objects` joined, without debug information) and `data`."""
+def archive(tools: Toolchain, folder: Path, name: str, objects: Sequence[Path], others: Sequence[Path]) -> Path:
+    """`libNAME.a`: the code (`objects` joined, without debug information) and, as members of their own, `others`."""
     code, script = objects[0].with_name(f"{name}.o"), objects[0].with_name("discard.ld")
     script.write_text("SECTIONS { /DISCARD/ : { *(.debug_*) *(.comment) *(.llvm_addrsig) } }\n")
     run_tool([*tools.linker, "-r", "-T", str(script), *map(str, objects), "-o", str(code)], "joining the kernels")
     library = folder / f"lib{name}.a"
     library.unlink(missing_ok=True)
-    run_tool([*tools.archiver, "rcsD", str(library), code.name, data.name], "making the archive", cwd=code.parent)
+    run_tool([*tools.archiver, "rcsD", str(library), code.name, *(o.name for o in others)], "making the archive",
+             cwd=code.parent)
     return library
 
 
@@ -130,7 +133,7 @@ def shared(tools: Toolchain, folder: Path, name: str, objects: Sequence[Path], e
                "-z", "relro", "-z", "noexecstack", "--strip-all", "--gc-sections", "--no-undefined",
                "--version-script", str(script), "-o", str(library), *map(str, objects)]
     needed = sorted({s for o in objects for s in undefined_symbols(o.read_bytes())})
-    for soname, known in (("libm.so.6", LIBM), ("libc.so.6", LIBC)):
+    for soname, known in (("libm.so.6", LIBM), ("libc.so.6", LIBC | POOL_LIBC), ("libpthread.so.0", POOL_PTHREAD)):
         names = [s for s in needed if s in known]
         if names:
             command.append(str(_stand_in(tools, work, soname, names)))
@@ -150,22 +153,24 @@ def _stand_in(tools: Toolchain, work: Path, soname: str, names: Sequence[str]) -
 
 
 def runner_program(output: Path, library: Path, name: str, arch: str, libm: bool = True) -> None:
-    """Write a static Linux program that runs the engine in `library` over two pipes (runtime/c/edgec_runner.c).
+    """Write a static Linux program that runs the engine in `library` over two pipes (runtime/c/edgec_runner.c). Its
+    arguments are the number of threads and their cores.
 
     arch: x86_64 or aarch64. libm: the engine needs it, which costs about 10 seconds once per machine.
     """
-    target = ("-target", f"{arch}-linux-none")
+    target = ("-target", f"{arch}-linux-none", *(("-mno-outline-atomics",) if arch == "aarch64" else ()))
     tools = Toolchain("zig", (*_ZIG, "cc"), (*_ZIG, "ld.lld"), (*_ZIG, "ar"), (*target, "-fno-sanitize=all"))
-    header, source, mathematics = (_RUNTIME / f for f in ("edgec_engine.h", "edgec_runner.c", "edgec_libm.zig"))
+    sources = [_RUNTIME / f for f in ("edgec_engine.h", "edgec_pool.h", "edgec_pool.c", "edgec_runner.c")]
+    mathematics = _RUNTIME / "edgec_libm.zig"
 
     def compile_runner(made: Path) -> None:
-        compile_c(tools, source, made, _RUNTIME)
+        compile_c(tools, sources[-1], made, _RUNTIME)
 
     def compile_libm(made: Path) -> None:
-        run_tool([*_ZIG, "build-obj", str(mathematics), *target, "-OReleaseFast", "-fstrip", "-fcompiler-rt",
+        run_tool([*_ZIG, "build-obj", str(mathematics), *target[:2], "-OReleaseFast", "-fstrip", "-fcompiler-rt",
                   "-ffunction-sections", "-fno-unwind-tables", f"-femit-bin={made}"], "compiling libm")
 
-    objects = [_cached(f"runner-{arch}.o", (header, source), compile_runner), library]
+    objects = [_cached(f"runner-{arch}.o", sources, compile_runner), library]
     if libm:
         objects.append(_cached(f"libm-{arch}.o", (mathematics,), compile_libm))
     run_tool([*tools.linker, "-static", "--gc-sections", "-e", "_start", "-z", "noexecstack",

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from edgec.backends.base import Artifact, Port, Runner
+from edgec.backends.base import ONE_THREAD, Artifact, Port, Runner, Threads
 from edgec.backends.feeds import check_feeds
 from edgec.backends.tvm.entry import ABI, check_name
 from edgec.backends.tvm.link import runner_program
+from edgec.backends.tvm.pool import Pool, aligned_bytes
 from edgec.backends.tvm.symbols import LIBM
 from edgec.errors import EdgecError, InternalError, UserError
 from edgec.host import find_cpu
@@ -29,7 +30,6 @@ from edgec.target import Target
 
 _STATUS = {1: "a pointer is missing", 2: "a pointer is misaligned", 3: "it was built for fewer threads"}
 _REQUEST_SECONDS = 900  # one inference under emulation; the largest models take minutes there
-_ALIGNMENT = 64
 
 
 class _Tensor(ctypes.Structure):
@@ -41,43 +41,57 @@ class _Engine(ctypes.Structure):
     """edgec_engine of runtime/c/edgec_engine.h."""
 
     _fields_ = (("abi", ctypes.c_uint32), ("input_count", ctypes.c_uint32), ("output_count", ctypes.c_uint32),
-                ("threads", ctypes.c_uint32), ("name", ctypes.c_char_p), ("target", ctypes.c_char_p), ("inputs", ctypes.POINTER(_Tensor)),
-                ("outputs", ctypes.POINTER(_Tensor)), ("arena_bytes", ctypes.c_size_t),
-                ("thread_bytes", ctypes.c_size_t), ("run", ctypes.c_void_p))
+                ("threads", ctypes.c_uint32), ("name", ctypes.c_char_p), ("target", ctypes.c_char_p),
+                ("inputs", ctypes.POINTER(_Tensor)), ("outputs", ctypes.POINTER(_Tensor)),
+                ("arena_bytes", ctypes.c_size_t), ("thread_bytes", ctypes.c_size_t), ("run", ctypes.c_void_p))
 
 
-def open_engine(artifact: Artifact, target: Target) -> Runner:
+def open_engine(artifact: Artifact, target: Target, threads: Threads = ONE_THREAD) -> Runner:
     """The engine of `artifact`, natively if this machine is of the target's kind, else under `qemu-ARCH`.
 
-    Raises UserError if this machine can do neither, InternalError if the files are not those of the artifact.
+    Raises UserError if this machine can do neither, or not with so many threads or on these cores, InternalError if the
+    files are not those of the artifact.
     """
     name = str(artifact.meta.get("name", ""))
     check_name(name)
+    most = int(artifact.meta.get("threads", 1))
+    if threads.count > most:
+        raise UserError(f"this engine was built for {most} thread{'s' * (most > 1)} at most, not {threads.count}",
+                        hint=f"build it with --threads {threads.count}, or ask for fewer")
     here = find_cpu().cpu
     if here.arch != target.cpu.arch:
         libm = bool(LIBM.intersection(artifact.meta.get("undefined", LIBM)))
-        return EmulatedRunner(artifact.folder / f"lib{name}.a", name, target, artifact.inputs, artifact.outputs, libm)
+        return EmulatedRunner(artifact.folder / f"lib{name}.a", name, target, artifact.inputs, artifact.outputs, libm,
+                              threads)
     missing = sorted(set(target.cpu.features) - set(here.features))
     if missing:
         raise UserError(f"this machine lacks instruction sets that target {target.name} has: {', '.join(missing)}",
                         expected=f"a {target.cpu.arch} machine with {', '.join(target.cpu.features)}",
                         hint="run the engine on the device itself, or build for the target `host`")
-    return NativeRunner(artifact.folder / f"lib{name}.so", name, artifact.inputs, artifact.outputs)
+    return NativeRunner(artifact.folder / f"lib{name}.so", name, artifact.inputs, artifact.outputs, threads)
 
 
 class NativeRunner:
-    """An engine in this process. One thread at a time: it has one arena."""
+    """An engine in this process, for one caller at a time: it has one arena."""
 
     emulated = False
 
-    def __init__(self, library: Path, name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
-        """Load `library`. Raises UserError if the system cannot, InternalError if it holds another engine."""
+    def __init__(self, library: Path, name: str, inputs: Sequence[Port], outputs: Sequence[Port],
+                 threads: Threads = ONE_THREAD) -> None:
+        """Load `library`, and start further threads if it is to run on several or on given cores; the calling thread
+        then stays on the first of these cores until `close`.
+
+        Raises UserError if the system cannot, InternalError if it holds another engine.
+        """
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         self._library: ctypes.CDLL | None = None
+        self._pool: Pool | None = None
         try:
             self._library = _load(library)
             engine = _Engine.in_dll(self._library, f"{name}_engine")
             _check_engine(engine, self._inputs, self._outputs, str(library))
+            if threads != ONE_THREAD:
+                self._pool = Pool(self._library, threads)
         except (OSError, ValueError) as error:
             self.close()
             raise UserError(f"the engine cannot be loaded: {error}", where=str(library)) from error
@@ -85,9 +99,9 @@ class NativeRunner:
             self.close()
             raise
         self._run = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 4)(engine.run)
-        self._arena = aligned_bytes(engine.arena_bytes)
+        self._arena = aligned_bytes(engine.arena_bytes + (threads.count - 1) * engine.thread_bytes)
         self._arena_address = self._arena.ctypes.data
-        self._threads = None
+        self._threads = None if self._pool is None else self._pool.address
         self._in = (ctypes.c_void_p * max(1, len(self._inputs)))()
         self._out = (ctypes.c_void_p * max(1, len(self._outputs)))()
         self._lock = threading.Lock()
@@ -123,7 +137,10 @@ class NativeRunner:
         return seconds
 
     def close(self) -> None:
-        """Unload the library."""
+        """End the threads and unload the library."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
         library, self._library = self._library, None
         if library is not None:
             _ctypes.dlclose(library._handle)
@@ -171,7 +188,7 @@ class EmulatedRunner:
     emulated = True
 
     def __init__(self, archive: Path, name: str, target: Target, inputs: Sequence[Port], outputs: Sequence[Port],
-                 libm: bool = True, timeout: float = _REQUEST_SECONDS) -> None:
+                 libm: bool = True, threads: Threads = ONE_THREAD, timeout: float = _REQUEST_SECONDS) -> None:
         """Link a program with the engine and start it.
 
         libm: the engine calls it; timeout: seconds for one inference. Raises UserError if qemu is not installed or
@@ -182,6 +199,9 @@ class EmulatedRunner:
         if arch not in ("x86_64", "aarch64"):
             raise UserError(f"target {target.name} is a microcontroller: its engine cannot run on this machine",
                             hint="link it into a firmware")
+        if threads.cores:
+            raise UserError("cores cannot be chosen for an engine that runs under emulation",
+                            hint="leave out --cores, or run the engine on the device itself")
         emulator = shutil.which(f"qemu-{arch}") or shutil.which(f"qemu-{arch}-static")
         if emulator is None:
             raise UserError(f"this machine cannot run code for {arch}, and qemu-{arch} is not installed",
@@ -195,8 +215,8 @@ class EmulatedRunner:
             program = Path(folder, name)
             runner_program(program, archive, name, arch, libm)
             self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-                [emulator, "-cpu", self._model, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, bufsize=0)
+                [emulator, "-cpu", self._model, str(program), str(threads.count)], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
             (found,) = struct.unpack("<Q", self._read(8))
         if found != total:
             self.close()
@@ -291,13 +311,6 @@ def _load(library: Path) -> ctypes.CDLL:
         link = Path(folder, library.name)
         link.symlink_to(library.resolve(strict=True))
         return ctypes.CDLL(str(link))
-
-
-def aligned_bytes(size: int) -> np.ndarray:
-    """Fresh memory of `size` bytes (at least one) that starts where an arena may start."""
-    raw = np.empty(max(1, size) + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start:start + max(1, size)]
 
 
 def _check_engine(engine: _Engine, inputs: Sequence[Port], outputs: Sequence[Port], where: str) -> None:

@@ -9,6 +9,7 @@ _LIBM = ("acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf
          "sinh sqrt tan tanh tgamma trunc")
 LIBM = frozenset(name + suffix for name in _LIBM.split() for suffix in ("", "f"))
 LIBC = frozenset(("memcpy", "memmove", "memset"))
+POOL_LIBC, POOL_PTHREAD = frozenset(("syscall",)), frozenset(("pthread_create", "pthread_join"))  # for the pool's code
 _COMPILER = re.compile(r"__aeabi_\w+|__(u?div|u?mod|u?divmod|mul|ashl|ashr|lshr)[sdt]i[34]")
 
 

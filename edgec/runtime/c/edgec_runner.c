@@ -4,18 +4,21 @@
  * order. The answer on standard output is the engine's status (int32) and the number of runs (uint32), the nanoseconds
  * of each run (uint64 each), and the outputs in order. End of input ends the program. Before the first request it
  * writes the sum of all input and output bytes (uint64), so that the other end can see that it has the right engine.
+ * Arguments: how many threads, 1 if there is none, and the number of a core for each of them.
  *
  * It is linked without a C library, so that it starts on any Linux; link with -e _start and
  * --defsym=edgec_runner_engine=NAME_engine.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "edgec_engine.h"
+#define EDGEC_POOL_BARE
+#include "edgec_pool.c"
 
 extern const edgec_engine edgec_runner_engine;
 
 #if defined(__aarch64__)
-enum { SYS_READ = 63, SYS_WRITE = 64, SYS_EXIT = 93, SYS_CLOCK = 113, SYS_MUNMAP = 215, SYS_MMAP = 222 };
+enum { SYS_READ = 63, SYS_WRITE = 64, SYS_EXIT_GROUP = 94, SYS_CLOCK = 113, SYS_MUNMAP = 215, SYS_MMAP = 222 };
+enum { SYS_FUTEX = 98, SYS_SET_AFFINITY = 122, SYS_GET_AFFINITY = 123 };
 static long call(long number, long a, long b, long c, long d, long e, long f) {
   register long x8 __asm__("x8") = number;
   register long x0 __asm__("x0") = a;
@@ -27,9 +30,14 @@ static long call(long number, long a, long b, long c, long d, long e, long f) {
   __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory", "cc");
   return x0;
 }
-__asm__(".globl _start\n_start:\n  mov x29, xzr\n  mov x30, xzr\n  bl edgec_runner_main\n");
+__asm__(".globl _start\n_start:\n  mov x0, sp\n  mov x29, xzr\n  mov x30, xzr\n  bl edgec_runner_main\n");
+/* A thread with a stack of its own, below `stack`, that calls run(argument); see clone(2) for the flags. */
+__asm__("clone_thread:\n  stp x1, x2, [x0, #-16]!\n  mov x1, x0\n  mov w0, #0x0f00\n  movk w0, #0x5, lsl #16\n"
+        "  mov x2, xzr\n  mov x3, xzr\n  mov x4, xzr\n  mov x8, #220\n  svc #0\n  cbz x0, 1f\n  ret\n"
+        "1: ldp x1, x0, [sp], #16\n  mov x29, xzr\n  mov x30, xzr\n  blr x1\n  mov x0, xzr\n  mov x8, #93\n  svc #0\n");
 #elif defined(__x86_64__)
-enum { SYS_READ = 0, SYS_WRITE = 1, SYS_MMAP = 9, SYS_MUNMAP = 11, SYS_EXIT = 60, SYS_CLOCK = 228 };
+enum { SYS_READ = 0, SYS_WRITE = 1, SYS_MMAP = 9, SYS_MUNMAP = 11, SYS_CLOCK = 228, SYS_EXIT_GROUP = 231 };
+enum { SYS_FUTEX = 202, SYS_SET_AFFINITY = 203, SYS_GET_AFFINITY = 204 };
 static long call(long number, long a, long b, long c, long d, long e, long f) {
   long result;
   register long r10 __asm__("r10") = d;
@@ -41,13 +49,21 @@ static long call(long number, long a, long b, long c, long d, long e, long f) {
                    : "rcx", "r11", "memory");
   return result;
 }
-__asm__(".globl _start\n_start:\n  xor %ebp, %ebp\n  and $-16, %rsp\n  call edgec_runner_main\n");
+__asm__(".globl _start\n_start:\n  mov %rsp, %rdi\n  xor %ebp, %ebp\n  and $-16, %rsp\n  call edgec_runner_main\n");
+/* A thread with a stack of its own, below `stack`, that calls run(argument); see clone(2) for the flags. */
+__asm__("clone_thread:\n  sub $16, %rdi\n  mov %rsi, (%rdi)\n  mov %rdx, 8(%rdi)\n  mov %rdi, %rsi\n"
+        "  mov $0x50f00, %edi\n  xor %edx, %edx\n  xor %r10d, %r10d\n  xor %r8d, %r8d\n  mov $56, %eax\n  syscall\n"
+        "  test %rax, %rax\n  jz 1f\n  ret\n"
+        "1: xor %ebp, %ebp\n  pop %rax\n  pop %rdi\n  call *%rax\n  xor %edi, %edi\n  mov $60, %eax\n  syscall\n");
 #else
 #error "the runner knows Linux on x86-64 and AArch64"
 #endif
 
 enum { CLOCK_MONOTONIC_ID = 1, PROT_READ_WRITE = 3, MAP_PRIVATE_ANONYMOUS = 0x22, INTERRUPTED = -4 };
-enum { EXIT_PROTOCOL = 3, EXIT_MEMORY = 4, MOST_PORTS = 256 };
+enum { EXIT_PROTOCOL = 3, EXIT_MEMORY = 4, EXIT_THREADS = 5, MOST_PORTS = 256, STACK_BYTES = 1 << 18 };
+enum { FUTEX_WAIT_PRIVATE = 128, FUTEX_WAKE_PRIVATE = 129 };
+
+long clone_thread(void *stack, void *(*run)(void *), void *argument);
 
 /* Zig's compiler runtime asks for CPU features; without an answer it takes the plain way. */
 unsigned long getauxval(unsigned long type);
@@ -78,7 +94,7 @@ void *memset(void *to, int value, size_t bytes) {
 }
 
 static _Noreturn void leave(long code) {
-  for (;;) call(SYS_EXIT, code, 0, 0, 0, 0, 0);
+  for (;;) call(SYS_EXIT_GROUP, code, 0, 0, 0, 0, 0);
 }
 
 /* Reads or writes all of it. Returns 0 at the end of the input, before the first byte. */
@@ -108,8 +124,39 @@ static uint64_t nanoseconds(void) {
   return (uint64_t)time[0] * 1000000000u + (uint64_t)time[1];
 }
 
-_Noreturn void edgec_runner_main(void);
-_Noreturn void edgec_runner_main(void) {
+int edgec_system_start(uintptr_t *handle, void *(*run)(void *), void *argument) {
+  *handle = (uintptr_t)allocate(STACK_BYTES);
+  return clone_thread((void *)(*handle + STACK_BYTES), run, argument) < 0;
+}
+
+void edgec_system_join(uintptr_t handle) {
+  (void)handle;
+  leave(EXIT_THREADS); /* only a pool that could not start is stopped */
+}
+
+void edgec_system_wait(uint32_t *word, uint32_t value) {
+  call(SYS_FUTEX, (long)word, FUTEX_WAIT_PRIVATE, (long)value, 0, 0, 0);
+}
+
+void edgec_system_wake(uint32_t *word) { call(SYS_FUTEX, (long)word, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0, 0); }
+
+int edgec_system_get_cores(uint64_t *set, size_t bytes) {
+  return (int)call(SYS_GET_AFFINITY, 0, (long)bytes, (long)set, 0, 0, 0);
+}
+
+int edgec_system_set_cores(const uint64_t *set, size_t bytes) {
+  return (int)call(SYS_SET_AFFINITY, 0, (long)bytes, (long)set, 0, 0, 0);
+}
+
+static uint32_t number(const char *text) {
+  uint32_t value = 0;
+  for (; *text >= '0' && *text <= '9'; ++text) value = 10u * value + (uint32_t)(*text - '0');
+  return value;
+}
+
+/* stack: as Linux gives it, the number of arguments and then pointers to them, the first to the program's name. */
+_Noreturn void edgec_runner_main(const uintptr_t *stack);
+_Noreturn void edgec_runner_main(const uintptr_t *stack) {
   const edgec_engine *const engine = &edgec_runner_engine;
   void *inputs[MOST_PORTS];
   void *outputs[MOST_PORTS];
@@ -124,7 +171,16 @@ _Noreturn void edgec_runner_main(void) {
     outputs[i] = allocate(engine->outputs[i].bytes);
     bytes += engine->outputs[i].bytes;
   }
-  void *const arena = allocate(engine->arena_bytes);
+  uint32_t cores[EDGEC_POOL_MOST];
+  const uint32_t count = stack[0] > 1 ? number((const char *)stack[2]) : 1;
+  const uint32_t given = stack[0] > 2 ? (uint32_t)stack[0] - 2u : 0;
+  if (count < 1 || count > engine->threads || count > EDGEC_POOL_MOST || (given != 0 && given != count))
+    leave(EXIT_THREADS);
+  for (uint32_t i = 0; i < given; ++i) cores[i] = number((const char *)stack[3 + i]);
+  edgec_pool pool;
+  if ((count > 1 || given) && edgec_pool_start(&pool, count, given ? cores : 0) != EDGEC_POOL_OK) leave(EXIT_THREADS);
+  const edgec_threads *const threads = count > 1 ? &pool.threads : 0;
+  void *const arena = allocate(engine->arena_bytes + (count - 1u) * engine->thread_bytes);
   transfer(SYS_WRITE, 1, &bytes, sizeof bytes);
   for (;;) {
     struct {
@@ -145,7 +201,7 @@ _Noreturn void edgec_runner_main(void) {
     uint64_t *const times = allocate(request.runs * sizeof(uint64_t));
     for (uint32_t run = 0; run < request.runs && answer.status == EDGEC_OK; ++run) {
       const uint64_t start = nanoseconds();
-      answer.status = engine->run((const void *const *)inputs, outputs, arena, 0);
+      answer.status = engine->run((const void *const *)inputs, outputs, arena, threads);
       times[run] = nanoseconds() - start;
     }
     transfer(SYS_WRITE, 1, &answer, sizeof answer);
