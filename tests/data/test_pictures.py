@@ -51,6 +51,7 @@ def test_read_picture_names_the_file_when_it_is_broken(content):
         read_picture(content, "cat/7.png")
 
 
+@pytest.mark.filterwarnings("ignore:Image size")
 def test_read_picture_refuses_sizes_that_pillow_only_warns_of():
     with pytest.raises(UserError, match="12000 x 12000 pixels"):
         read_picture(bomb(12000), "large.png")
