@@ -6,9 +6,12 @@ Each step is a function of its own, so that repairs fit between them: what chang
 
 from edgec.compress.quantize.annotate import annotate
 from edgec.compress.quantize.choose import OBSERVERS, Choice, choose_grids
+from edgec.compress.quantize.flow import PRECISIONS, Quantized, Settings, quantize_graph
 from edgec.compress.quantize.observe import Feeds, Observation, Samples, observe
 from edgec.compress.quantize.place import Placement, is_quantized, place
 from edgec.compress.quantize.policy import CPU, TENSORRT, Policy, find_policy
+from edgec.compress.quantize.weight_only import quantize_weights
 
-__all__ = ["CPU", "OBSERVERS", "TENSORRT", "Choice", "Feeds", "Observation", "Placement", "Policy", "Samples",
-           "annotate", "choose_grids", "find_policy", "is_quantized", "observe", "place"]
+__all__ = ["CPU", "OBSERVERS", "PRECISIONS", "TENSORRT", "Choice", "Feeds", "Observation", "Placement", "Policy",
+           "Quantized", "Samples", "Settings", "annotate", "choose_grids", "find_policy", "is_quantized",
+           "observe", "place", "quantize_graph", "quantize_weights"]

@@ -66,12 +66,16 @@ def place(graph: Graph, policy: Policy, keep_float: Sequence[str] = ()) -> Place
 
     Raises UserError for a name in `keep_float` that fits nothing.
     """
-    return _Placer(graph, policy, _chosen(graph, keep_float)).run()
+    return _Placer(graph, policy, chosen(graph, keep_float)).run()
 
 
-def _chosen(graph: Graph, patterns: Sequence[str]) -> set[int]:
+def chosen(graph: Graph, patterns: Sequence[str]) -> set[int]:
+    """Ids of the nodes that `patterns` name, by their own name, their source or what they make.
+
+    Raises UserError for a pattern that fits nothing.
+    """
     names = [(n, (n.name, n.source, *(v.name for v in n.outputs))) for n in graph.nodes]
-    chosen: set[int] = set()
+    result: set[int] = set()
     for pattern in patterns:
         found = {id(n) for n, called in names if any(fnmatchcase(c, pattern) for c in called if c)}
         if not found:
@@ -79,8 +83,8 @@ def _chosen(graph: Graph, patterns: Sequence[str]) -> set[int]:
             raise UserError(f"no node is called {pattern!r}, so it cannot be kept in float",
                             expected=("a name such as " + ", ".join(near)) if near else "the name of a node",
                             hint="`edgec inspect MODEL` lists the nodes; * stands for any letters")
-        chosen |= found
-    return chosen
+        result |= found
+    return result
 
 
 class _Placer:

@@ -12,6 +12,7 @@ from edgec.ir.types import DType, Quant
 
 _BIAS = float(1 << 30)  # an int32 bias stays below it, so that the sums have as much room again
 _FINE_BIAS = float(1 << 22)  # steps of the bias of a channel without weights: as fine as a float32
+_STEP, _STEPS = 0.025, 17  # of the widest scale; a finer search gains less than 0.02 dB on normal numbers
 
 
 def channel_grid(weight: np.ndarray, axis: int | None, dtype: DType = DType.INT8, bias: np.ndarray | None = None,
@@ -46,11 +47,30 @@ def group_grid(weight: np.ndarray, axis: int, dtype: DType, size: int) -> Quant:
     if size < 1:
         raise ValueError(f"a group has at least one number, not {size}")
     if not np.isfinite(weight).all():
-        raise UserError("a weight is NaN or infinite", expected="finite weights")
+        raise UserError("a weight is NaN or infinite", expected="finite weights",
+                        hint="the training has diverged, or the file is damaged")
     starts = np.arange(0, weight.shape[axis], size)
     scale = np.maximum.reduceat(np.abs(weight), starts, axis=axis).astype(np.float64) / bounds(dtype)[1]
     scale = np.where(scale > 0, np.maximum(scale, SMALLEST_SCALE), 1.0).astype(np.float32)
     return Quant(dtype, scale, np.zeros(scale.shape, dtype.numpy), axis, size)
+
+
+def fitted_group_grid(weight: np.ndarray, axis: int, dtype: DType, size: int) -> Quant:
+    """As `group_grid`, with each group's scale shrunk to where its squared error is least.
+
+    With 15 levels it pays to cut off a lone large weight, and a scale that is 1/8 smaller reaches down to qmin.
+    Numerics: tries s * f for f = 1, 0.975 ... 0.6; of equals, the largest.
+    """
+    widest = group_grid(weight, axis, dtype, size)
+    starts = np.arange(0, weight.shape[axis], size)
+    best, least = widest.scale, np.full(widest.scale.shape, np.inf)
+    for step in range(_STEPS):
+        scale = (widest.scale * np.float32(1 - step * _STEP)).astype(np.float32)
+        quant = Quant(dtype, np.maximum(scale, SMALLEST_SCALE), widest.zero_point, axis, size)
+        error = (quantize_dequantize(weight, quant).astype(np.float64) - weight) ** 2
+        noise = np.add.reduceat(error, starts, axis=axis)
+        best, least = np.where(noise < least, quant.scale, best), np.minimum(noise, least)
+    return Quant(dtype, best, widest.zero_point, axis, size)
 
 
 def product_grid(node: Node, data: Quant, dtype: DType = DType.INT8) -> Quant:

@@ -1,0 +1,185 @@
+"""One call from a float graph to a graph on integer grids, with all that a report should say of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.calibrate.convergence import Curve, converge, enough
+from edgec.calibrate.lint import Finding, Normalization, lint
+from edgec.compress.quantize.annotate import annotate
+from edgec.compress.quantize.choose import AUTO, OBSERVERS, Choice, choose_grids
+from edgec.compress.quantize.observe import Feeds, Samples, observe
+from edgec.compress.quantize.place import Placement, is_quantized, place
+from edgec.compress.quantize.policy import Policy
+from edgec.compress.quantize.weight_only import quantize_weights
+from edgec.errors import Refusal, UserError
+from edgec.interchange.onnx_export import to_model
+from edgec.interchange.session import open_session, run_session
+from edgec.ir.graph import Graph, Node, Value
+from edgec.ir.quantize import quantize_dequantize
+from edgec.ir.types import Quant
+from edgec.progress import Progress, silent
+
+INT8 = "int8"
+PRECISIONS = (INT8, "int8-weights", "int8-dynamic", "int4-weights")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may decide. precision: one of PRECISIONS; observer: how thresholds are found, one of OBSERVERS;
+    keep_float: names or patterns of nodes that stay float; work: folder in which an interrupted calibration goes on.
+    """
+
+    precision: str = INT8
+    observer: str = AUTO
+    keep_float: tuple[str, ...] = ()
+    work: Path | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UserError(f"there is no precision {self.precision!r}", expected="one of " + ", ".join(PRECISIONS))
+        if self.observer not in OBSERVERS:
+            raise UserError(f"there is no observer {self.observer!r}", expected="one of " + ", ".join(OBSERVERS))
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The result. graph: annotated; report: fit for JSON; samples: a few of the calibration samples; findings: what
+    the linter has to say of the samples.
+    """
+
+    graph: Graph
+    report: dict[str, Any]
+    samples: tuple[Feeds, ...] = ()
+    findings: tuple[Finding, ...] = field(default_factory=tuple)
+
+
+def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Samples | None = None, *,
+                   normalization: Normalization | None = None, labels: Callable[[], Sequence[Any]] | None = None,
+                   progress: Progress = silent) -> Quantized:
+    """The float graph `graph` (after the passes) in the precision of `settings`.
+
+    samples: for `int8`: called once for each pass over the calibration data. normalization: the stated range of the
+    inputs; labels: called after the passes, gives the class of each sample; both are for the linter only.
+    A model that came in with grids on its activations keeps its own numbers, and needs no samples.
+    Raises: UserError without samples, and as `place`, `observe` and `choose_grids`.
+    """
+    if settings.precision != INT8:
+        if samples is not None:
+            raise UserError(f"{settings.precision} needs no calibration data", hint="leave --calibration away")
+        light = quantize_weights(graph, settings.precision, settings.keep_float)
+        rows = [_weight_row(n, v, q) for n, v, q in light.rows]
+        return Quantized(light.graph, _report(settings, policy, weights=rows, kept=light.kept))
+    if is_quantized(graph):
+        return Quantized(graph, _report(settings, policy, note="the model came in quantized: it keeps its own numbers"))
+    if samples is None:
+        raise UserError("int8 needs calibration data", expected="--calibration DATA: a folder of images, a .npz or "
+                        ".npy file, or package.module:function",
+                        hint="give some hundred samples like those that the device will see; `--precision "
+                             "int8-weights` needs none")
+    progress("place", None, f"{len(graph.nodes)} nodes")
+    placement = place(graph, policy, settings.keep_float)
+    if not placement.products:
+        return Quantized(graph, _report(settings, policy, kept=placement.kept,
+                                        note="no kernel of this model can compute in int8: it stays float"))
+    seen = observe(graph, placement, samples, work=settings.work, threads=settings.threads, progress=progress)
+    choices = choose_grids(graph, placement, seen, policy.activations, settings.observer, threads=settings.threads,
+                           progress=progress)
+    result = annotate(graph, placement, {n: c.threshold.quant for n, c in choices.items()}, policy)
+    curves = {n: converge(seen.parts[n], c.threshold.method, policy.activations) for n, c in choices.items()}
+    findings = lint(seen.survey, normalization=normalization, labels=labels() if labels is not None else None,
+                    curves=curves)
+    report = _report(
+        settings, policy, kept=placement.kept, samples=seen.samples,
+        tensors=[_tensor_row(n, c, placement) for n, c in choices.items()],
+        weights=_weight_rows(graph, result, placement), convergence=_convergence(curves),
+        findings=[{"rule": f.rule, "text": f.text, "advice": f.advice} for f in findings],
+        outputs=compare_outputs(graph, result, seen.kept, settings.threads))
+    return Quantized(result, report, seen.kept, tuple(findings))
+
+
+def compare_outputs(graph: Graph, result: Graph, samples: Iterable[Feeds], threads: int = 1) -> dict[str, float | None]:
+    """Signal to noise of every float output, in dB, of `result` against `graph` on samples, both in ONNX Runtime.
+
+    None where there is no noise, or no signal.
+    """
+    first, second = (open_session(to_model(g).SerializeToString(), threads) for g in (graph, result))
+    power: dict[str, list[float]] = {}
+    noise: dict[str, list[float]] = {}
+    for feeds in samples:
+        a, b = run_session(first, feeds), run_session(second, feeds)
+        for value in graph.outputs:
+            if value.dtype.is_float:
+                x, y = a[value.name].astype(np.float64), b[value.name].astype(np.float64)
+                power.setdefault(value.name, []).append(float(np.square(x).sum()))
+                noise.setdefault(value.name, []).append(float(np.square(x - y).sum()))
+    return {name: _decibels(math.fsum(power[name]), math.fsum(noise[name])) for name in power}
+
+
+def _report(settings: Settings, policy: Policy, *, kept: Sequence[Refusal] = (), note: str = "",
+            **facts: Any) -> dict[str, Any]:
+    return {"precision": settings.precision, "policy": policy.name, "observer": settings.observer,
+            "keep_float": list(settings.keep_float), "note": note, "samples": 0, "tensors": [], "weights": [],
+            "convergence": {}, "findings": [], "outputs": {}, **facts,
+            "float": [{"node": r.node, "rule": r.rule, "text": r.text, "source": r.source} for r in kept]}
+
+
+def _tensor_row(name: str, choice: Choice, placement: Placement) -> dict[str, Any]:
+    taken = choice.threshold
+    members = sorted(v for v, own in placement.grids.items() if own == name)
+    return {"name": name, "members": members, "method": taken.method, "threshold": taken.value,
+            "dtype": taken.quant.dtype.value, "scale": float(taken.quant.scale),
+            "zero_point": int(taken.quant.zero_point),
+            "sqnr_db": _finite(taken.sqnr), "error": choice.errors.get(taken.method),
+            "candidates": [{"method": t.method, "threshold": t.value, "sqnr_db": _finite(t.sqnr),
+                            "error": choice.errors.get(t.method)} for t in choice.candidates]}
+
+
+def _weight_rows(graph: Graph, result: Graph, placement: Placement) -> list[dict[str, Any]]:
+    before, after = ({n.name: n for n in g.nodes} for g in (graph, result))
+    rows = []
+    for name in placement.products:
+        quant = after[name].operand(1).quant
+        if quant is not None:
+            rows.append(_weight_row(before[name], before[name].operand(1), quant))
+    return rows
+
+
+def _weight_row(node: Node, weight: Value, quant: Quant) -> dict[str, Any]:
+    array = weight.const
+    assert array is not None
+    error = float(np.square(quantize_dequantize(array, quant).astype(np.float64) - array).sum())
+    return {"node": node.name, "source": node.source, "weight": weight.name, "dtype": quant.dtype.value,
+            "scales": int(quant.scale.size), "group": quant.block,
+            "sqnr_db": _decibels(float(np.square(array.astype(np.float64)).sum()), error)}
+
+
+def _convergence(curves: Mapping[str, Curve]) -> dict[str, Any]:
+    """How far thresholds still were from the last ones: of all tensors, the worst, and how many samples are enough."""
+    if not curves:
+        return {}
+    samples = max((c.samples for c in curves.values()), key=len)
+    away: list[float] = []
+    for index in range(len(samples)):
+        off = [abs(c.thresholds[index] / c.thresholds[-1] - 1) for c in curves.values()
+               if len(c.samples) == len(samples) and c.thresholds[-1] > 0]
+        away.append(max(off, default=0.0))
+    needed = [enough(c) for c in curves.values()]
+    return {"samples": list(samples), "largest_change": away,
+            "enough": None if any(n is None for n in needed) else max(n for n in needed if n is not None),
+            "moving": sorted(n for n, c in curves.items() if enough(c) is None)}
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
