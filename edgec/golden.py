@@ -8,7 +8,6 @@ held against the model in double precision, and an engine may always be off by f
 
 from __future__ import annotations
 
-import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from urllib.parse import quote
 import numpy as np
 
 from edgec.errors import UserError
+from edgec.interchange.npz import read_npz, write_npz
 from edgec.ir.double import in_double_precision
 from edgec.ir.graph import Graph, Value
 from edgec.ir.types import DType, TensorType
@@ -29,7 +29,6 @@ _OF_REFERENCE = 4  # times the reference's own rounding error; the largest seen 
 _DOUBLE_MACS = 4 << 30  # multiply-adds that may be spent on double precision; ResNet-18 has 1.8 G, two samples take 1 s
 _UNITS = 4  # units in the last place that a 16-bit output may be off
 _FREE_INTEGERS = 10  # integers of no known range are drawn below this
-_NPZ_LIMIT = 4 << 30  # bytes, unpacked
 _LEGIBLE = " !#$&'()*+,-.:;<=>?@[]^_`{|}~"  # characters of tensor names that stay as they are in golden.npz
 
 Arrays = dict[str, np.ndarray]
@@ -286,33 +285,6 @@ def read_inputs(path: Path, inputs: Sequence[Value]) -> list[Arrays]:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-
-
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray | np.generic]) -> None:
-    """A .npz of sorted entries with fixed dates, stored uncompressed: the same arrays give the same bytes."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(arrays):
-            array = np.asarray(arrays[name])
-            if array.dtype.kind == "O":
-                array = array.astype(np.str_)
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:  # dated 1980-01-01
-                np.lib.format.write_array(entry, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
-
-
-def read_npz(path: Path) -> Arrays:
-    """All arrays of a .npz or one .npy (under the name `array`). Raises UserError for what is not one, or is huge."""
-    try:
-        if not zipfile.is_zipfile(path):
-            return {"array": np.load(path, allow_pickle=False)}
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-            if size > _NPZ_LIMIT:
-                raise UserError(f"the file unpacks to {size} bytes", where=str(path), expected=f"at most {_NPZ_LIMIT}")
-        with np.load(path, allow_pickle=False) as loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read the arrays: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-                        where=str(path), expected="a .npz or .npy file without pickled objects") from error
 
 
 def _restore(array: np.ndarray, dtype: DType) -> np.ndarray:

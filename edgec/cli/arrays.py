@@ -10,7 +10,8 @@ import numpy as np
 from edgec.backends.base import Port
 from edgec.bundle import Bundle
 from edgec.errors import UserError
-from edgec.golden import draw, read_npz
+from edgec.golden import draw
+from edgec.interchange.npz import read_npz
 from edgec.ir.graph import Value
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")

@@ -34,7 +34,7 @@ def command(
     """Run a bundle once, natively or under emulation, and show its outputs."""
     from edgec.bundle import read_bundle
     from edgec.cli.arrays import read_feeds
-    from edgec.golden import write_npz
+    from edgec.interchange.npz import write_npz
     from edgec.runtime import Engine
 
     bundle = read_bundle(folder)

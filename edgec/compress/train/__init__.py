@@ -1,0 +1,1 @@
+"""Training of graphs: losses, the loop with its checkpoints, and what pruning must know of gradients."""
