@@ -1,20 +1,22 @@
 """Concatenation of channels in blocked layouts: each part is one copy of contiguous memory per sample.
 
 Layouts:  parts [n, C_i/b, positions, b], y [n, C/b, positions, b].
-Applies when: Concat along axis 1, elements of 4 bytes, and every part but the last fills whole blocks.
+Applies when: Concat along axis 1, elements of 4 bytes or integers of one, and every part but the last fills whole
+          blocks. A part on another grid than the result is requantized on the way.
 """
 
 from __future__ import annotations
 
 from math import prod
 
-from edgec.kernels.emit import Writer, lanes, load, loop, store, write
+from edgec.kernels import quantized
+from edgec.kernels.emit import Writer, lanes, load, loop, store, vectorized, write
 from edgec.kernels.epilogue import Lower, pack_channels
 from edgec.kernels.machine import known_machine, machine
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel, Layout
+from edgec.plan.plan import Kernel, Layout, in_bytes, stored_constant
 from edgec.target import Target
 
 ALGORITHM = "concat"
@@ -30,21 +32,29 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     result = node.outputs[0]
     if not result.type.is_static or len(result.shape) < 3 or 0 in result.shape or result.dtype.itemsize != 4:
         return f"{result.name} has no channels of 4 bytes to put in blocks"
+    on_grid = [in_bytes(v.quant) for v in (*node.input_values, result)]
+    if any(on_grid):
+        if not all(on_grid):
+            return "some parts lie on grids and others do not"
+        if (reason := quantized.why_not_bytes((*node.input_values, result))) is not None:
+            return reason
     if node.integer("axis", 0) % len(result.shape) != 1:
         return "the parts are not channels"
-    if any(0 in v.shape for v in node.input_values) or any(v.shape[1] % cpu.lanes for v in node.input_values[:-1]):
+    b = quantized.block(kernel, cpu)
+    if any(0 in v.shape for v in node.input_values) or any(v.shape[1] % b for v in node.input_values[:-1]):
         return "a part does not fill whole blocks"
     return None
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """Blocked if most bytes come so."""
-    return Demand(known_machine(target).lanes, shared=frozenset(v.name for v in (*kernel.inputs, *kernel.outputs)))
+    block = quantized.block(kernel, known_machine(target))
+    return Demand(block, shared=frozenset(v.name for v in (*kernel.inputs, *kernel.outputs)))
 
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, on blocked values."""
-    b, node = known_machine(target).lanes, kernel.nodes[0]
+    b, node = quantized.block(kernel, known_machine(target)), kernel.nodes[0]
     result = node.outputs[0]
     samples, block = result.shape[0], Layout(b)
 
@@ -55,14 +65,19 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
             if value.const is None:
                 argument: Input | Constant = Input(value)
             else:
-                argument = Constant(pack_channels(value.const.reshape(*value.shape[:2], -1, 1), b))
-            parts.append((writer.pointer(argument, (samples, length, b), value.dtype.value), length))
-        total = sum(length for _, length in parts)
-        y = writer.pointer(Output(result), (samples, total, b), result.dtype.value)
+                argument = Constant(pack_channels(stored_constant(value).reshape(*value.shape[:2], -1, 1), b))
+            parts.append((writer.pointer(argument, (samples, length, b), quantized.dtype(value)), length, value.quant))
+        total = sum(length for _, length, _ in parts)
+        y = writer.pointer(Output(result), (samples, total, b), quantized.dtype(result))
         first = 0
-        for part, length in parts:
+        for part, length, quant in parts:
             with loop(samples) as n, loop(length) as i:
-                store(y, load(part, n, i, lanes(0, b)), n, first + i, lanes(0, b))
+                if quant == result.quant:
+                    store(y, load(part, n, i, lanes(0, b)), n, first + i, lanes(0, b))
+                else:
+                    with vectorized(b) as e:
+                        number = quantized.dequantized(load(part, n, i, e), quant)
+                        store(y, quantized.quantized(number, result.quant), n, first + i, e)
             first += length
 
     return write(kernel.name, body, ALGORITHM)

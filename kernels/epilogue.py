@@ -6,6 +6,8 @@ others as n, and the last vector of a row may be shorter.
 Operands: (1) full: the shape of the result; (2) channel: one number per channel (and, if computed and axis 1, per
 sample); (3) scalar. A constant of kind 1 or 2 is packed at build time; a computed operand of kind 1 is stored like the
 result, of kind 2 plain.
+Quantized kernels: an anchor with exact sums hands over int32 sums, which are scaled here; operands stored in bytes are
+dequantized where they are read; a result on a grid leaves as an integer (`kernels/quantized.py` has the formulas).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from edgec.kernels import quantized as grids
 from edgec.kernels.emit import Buffer, Expr, Writer, lanes, load, local, loop, store, vectorized
 from edgec.kernels.program import Constant, Input, Workspace
 from tvm import te, tirx
@@ -27,7 +30,7 @@ from edgec.ir.graph import Node, Value
 from edgec.ir.types import DType, TensorType
 from edgec.ops import KernelRole, table
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel
+from edgec.plan.plan import Kernel, stored_dtype
 
 Lower = Callable[[Node, list[Any]], list[Any]]
 Position = tuple[Expr, Expr, Expr, Expr]
@@ -71,8 +74,11 @@ def operands(kernel: Kernel) -> list[Value]:
     return list(found.values())
 
 
-def refuse(kernel: Kernel, axis: int = 1) -> str | None:
-    """Why the kernel's nodes besides the anchor cannot be computed on vectors of channels."""
+def refuse(kernel: Kernel, axis: int = 1, *, quantized: bool = False) -> str | None:
+    """Why the kernel's nodes besides the anchor cannot be computed on vectors of channels.
+
+    quantized: the kernel may read and write values that are stored in bytes.
+    """
     if len(kernel.outputs) != 1 or kernel.outputs != list(kernel.nodes[-1].outputs):
         return "the kernel has more than one result"
     result = kernel.outputs[0]
@@ -80,8 +86,10 @@ def refuse(kernel: Kernel, axis: int = 1) -> str | None:
     if not result.type.is_static or 0 in result.shape or len(result.shape) not in ranks:
         return f"{result.name} is empty or has no channels to put in blocks"
     for value in (*kernel.inputs, *kernel.outputs):
-        if value.dtype is not DType.FLOAT32 or value.quant is not None:
+        if value.dtype is not DType.FLOAT32 or (value.quant is not None and not quantized):
             return f"{value.name} is not float32"
+    if (reason := grids.why_not_bytes((*kernel.inputs, *kernel.outputs))) is not None:
+        return reason
     for node in kernel.nodes:
         fits = table.role(node) is KernelRole.POINTWISE and node.outputs[0].type.shape == result.shape
         if node is not kernel.anchor and not fits:
@@ -120,6 +128,7 @@ def replaceable(kernel: Kernel, axis: int = 1) -> tuple[Value, ...]:
     result = kernel.outputs[0]
     read = [] if kernel.anchor is None else kernel.anchor.input_values
     return tuple(v for v in operands(kernel) if v.const is None and kind(v, result, axis) == "full"
+                 and stored_dtype(v).itemsize == stored_dtype(result).itemsize
                  and not any(v is other for other in read))
 
 
@@ -150,6 +159,8 @@ class Epilogue:
         self._padding: list[tuple[Buffer, Buffer, int]] = []
         for value in operands(kernel):
             self._operands[id(value)] = self._declare(value, writer)
+        scale = None if kernel.anchor is None else grids.sum_scale(kernel.anchor)
+        self._factor = None if scale is None else self._multiplier(kernel.anchor, scale, writer)
 
     def _declare(self, value: Value, writer: Writer) -> _Operand:
         way = kind(value, self._result, self._axis)
@@ -162,21 +173,34 @@ class Epilogue:
             packed = pack_channels(aligned.reshape(geometry(aligned.shape, self._axis)), block)
             shape = self._shape if way == "full" else (1, count, 1, 1, block)
             return _Operand(way, writer.pointer(Constant(packed.reshape(shape)), shape))
+        dtype = grids.dtype(value)
         if way == "scalar":
-            return _Operand(way, writer.pointer(Input(value), (1,)))
+            return _Operand(way, writer.pointer(Input(value), (1,), dtype))
         if self._axis == -1:
             rows = self._shape[0] if way == "full" else 1
-            return _Operand(way, writer.pointer(Input(value), (rows, self._channels)), rows=True)
+            return _Operand(way, writer.pointer(Input(value), (rows, self._channels), dtype), rows=True)
         if way == "full":
-            return _Operand(way, writer.pointer(Input(value), self._shape))
+            return _Operand(way, writer.pointer(Input(value), self._shape, dtype))
         samples = value.type.size // self._channels
         if self._channels % block == 0:
-            plain = writer.pointer(Input(value), (samples, count, 1, 1, block))
+            plain = writer.pointer(Input(value), (samples, count, 1, 1, block), dtype)
             return _Operand(way, plain)
-        plain = writer.pointer(Input(value), (samples, self._channels))
-        padded = writer.pointer(Workspace(4 * samples * count * block), (samples, count, 1, 1, block))
+        plain = writer.pointer(Input(value), (samples, self._channels), dtype)
+        size = stored_dtype(value).itemsize * samples * count * block
+        padded = writer.pointer(Workspace(size), (samples, count, 1, 1, block), dtype)
         self._padding.append((plain, padded, samples))
         return _Operand(way, padded)
+
+    def _multiplier(self, anchor: Node, scale: np.ndarray, writer: Writer) -> _Operand:
+        """The numbers that sums are multiplied by: one, one per channel, or one per position [oh, ow]."""
+        factor = grids.multiplier(anchor, scale)
+        if factor.size == 1:
+            return _Operand("scalar", None, factor.reshape(()))
+        n, c, h, w = (1,) * (4 - factor.ndim) + factor.shape if self._axis == 1 else (1, factor.size, 1, 1)
+        if (h, w) != (1, 1):
+            return _Operand("position", writer.pointer(Constant(factor.reshape(h, w)), (h, w)))
+        packed = pack_channels(factor.reshape(n, c, h, w), self._block)
+        return _Operand("channel", writer.pointer(Constant(packed), packed.shape))
 
     def prologue(self) -> None:
         """Copy per-channel operands whose last block is not full, so that whole vectors can be read."""
@@ -188,18 +212,22 @@ class Epilogue:
                         vector = load(plain, n, lanes(b * self._block, self._block))
                         store(padded, vector, n, b, 0, 0, lanes(0, self._block))
                 for i in range(self._block):
-                    store(padded, load(plain, n, full * self._block + i) if i < rest else tirx.const(0, "float32"),
-                          n, full, 0, 0, i)
+                    last = load(plain, n, full * self._block + i) if i < rest else tirx.const(0, str(plain.data.dtype))
+                    store(padded, last, n, full, 0, 0, i)
 
     def finish(self, position: Position, accumulators: Buffer | None = None, base: Expr = 0,
                count: int | None = None) -> Reader:
         """Write the nodes' arithmetic at `position`, for the first `count` lanes (all by default).
 
-        The anchor's result begins at `base` of `accumulators`; the answer reads the kernel's result.
+        The anchor's result begins at `base` of `accumulators`: int32 sums if it has exact ones, else its numbers. The
+        answer reads the kernel's result as it is stored.
         """
         known: dict[int, Reader] = {}
-        if self._kernel.anchor is not None:
-            known[id(self._kernel.anchor.outputs[0])] = _reader(accumulators, base)
+        anchor, grid = self._kernel.anchor, self._result.quant
+        if anchor is not None:
+            known[id(anchor.outputs[0])] = self._anchor_reader(_reader(accumulators, base), position)
+            if self._factor is not None and grid is not None and not self._nodes:  # steps of its own grid
+                return self._kept(lambda lane: grids.nearest(known[id(self._result)](lane), grid), count)
         for node in self._nodes:
             leaves: dict[Any, Reader] = {}
             tensors = [None if v is None else self._tensor(v, known, position, leaves) for v in node.inputs]
@@ -211,7 +239,28 @@ class Epilogue:
                 aligned = [0 if d == 1 else i for d, i in zip(shape, index[5 - len(shape):], strict=True)]
                 store(temporary, _element(made, aligned, leaves), lane)
             known[id(node.outputs[0])] = _reader(temporary)
-        return known[id(self._result)]
+        if grid is None:
+            return known[id(self._result)]
+        return self._kept(lambda lane: grids.quantized(known[id(self._result)](lane), grid), count)
+
+    def _kept(self, number: Reader, count: int | None) -> Reader:
+        """The numbers as they are stored, computed once."""
+        temporary = local(self._block, grids.dtype(self._result))
+        with vectorized(count or self._block) as lane:
+            store(temporary, number(lane), lane)
+        return _reader(temporary)
+
+    def _anchor_reader(self, read: Reader, position: Position) -> Reader:
+        """The anchor's numbers: its sums times their factor, where it has exact sums."""
+        factor = self._factor
+        if factor is None:
+            return read
+        if factor.literal is not None:
+            number = tirx.const(float(factor.literal), "float32")
+            return lambda lane: read(lane).astype("float32") * number
+        if factor.kind == "position":
+            return lambda lane: read(lane).astype("float32") * load(factor.buffer, position[2], position[3])
+        return lambda lane: read(lane).astype("float32") * load(factor.buffer, 0, position[1], 0, 0, lane)
 
     def _twin(self, node: Node) -> Node:
         """The node with the blocked shape as its output type: a pointwise op means the same in every layout."""
@@ -228,21 +277,26 @@ class Epilogue:
             return tensor
         operand = self._operands[id(value)]
         if operand.literal is not None:
-            number = tirx.const(operand.literal.item(), name)
-            return te.compute((1,) * value.type.rank, lambda *_: number, "literal")
+            literal = tirx.const(operand.literal.item(), name)
+            return te.compute((1,) * value.type.rank, lambda *_: literal, "literal")
+        quant = value.quant if value.const is None else None
+
+        def number(stored: Expr) -> Expr:
+            return stored if quant is None else grids.dequantized(stored, quant)
+
         if operand.kind == "scalar":
             tensor = te.placeholder((1,) * 5, name, "x")
-            leaves[tensor.op] = lambda _lane: load(operand.buffer, 0)
+            leaves[tensor.op] = lambda _lane: number(load(operand.buffer, 0))
             return tensor
         if operand.rows:
             tensor = te.placeholder(self._shape, name, "x")
             row = 0 if operand.buffer.shape[0] == 1 else position[0]
-            leaves[tensor.op] = lambda lane: load(operand.buffer, row, position[1] * self._block + lane)
+            leaves[tensor.op] = lambda lane: number(load(operand.buffer, row, position[1] * self._block + lane))
             return tensor
         shape = list(operand.buffer.shape)
         tensor = te.placeholder(tuple(shape), name, "x")
         place = [0 if d == 1 else i for d, i in zip(shape[:4], position, strict=True)]
-        leaves[tensor.op] = lambda lane: load(operand.buffer, *place, lane)
+        leaves[tensor.op] = lambda lane: number(load(operand.buffer, *place, lane))
         return tensor
 
 

@@ -3,21 +3,22 @@
 Computes: y[n, c, 0, 0] = mean or max over i, j of x[n, c, i, j], then the kernel's pointwise nodes if C is a multiple
           of the block.
 Layouts:  x [n, C/b, h*w, b]; y plain, which for whole blocks is [n, C/b, 1, 1, b] as well.
-Applies when: float32, rank 3 or 4; with pointwise nodes: C is a multiple of the block.
-Numerics: `_PARTS` partial sums per channel, which also keeps the rounding error of large planes small.
+Applies when: float32 or bytes, rank 3 or 4; with pointwise nodes: C is a multiple of the block.
+Numerics: `_PARTS` partial sums per channel, which also keeps the rounding error of large planes small. Bytes: exact
+          sums in int32 (`ir.quantize.average_scale`), maxima of integers.
 """
 
 from __future__ import annotations
 
-from edgec.kernels import epilogue
-from edgec.kernels.emit import Expr, Writer, lanes, load, local, loop, splat, store, vectorized, write
+from edgec.kernels import epilogue, quantized
+from edgec.kernels.emit import Expr, Writer, broadcast, lanes, load, local, loop, splat, store, vectorized, write
 from edgec.kernels.epilogue import Epilogue, Lower, geometry
 from edgec.kernels.machine import known_machine, machine
 from edgec.kernels.program import Input, Output, TensorProgram
 from tvm import tirx
 
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel
+from edgec.plan.plan import Kernel, in_bytes
 from edgec.target import Target
 
 ALGORITHM = "global_pool"
@@ -31,38 +32,45 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
         return "the core has no vectors of 4 floats"
     if node is None or node.op not in ("GlobalAveragePool", "GlobalMaxPool"):
         return "the anchor is not a pooling over all positions"
-    if len(kernel.nodes) > 1 and node.operand(0).shape[1] % cpu.lanes:
+    if len(kernel.nodes) > 1 and node.operand(0).shape[1] % quantized.block(kernel, cpu):
         return "the channels do not fill whole blocks, and pointwise nodes follow"
-    return epilogue.refuse(kernel)
+    return epilogue.refuse(kernel, quantized=True)
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """X blocked if it is stored so, the rest plain."""
-    return Demand(known_machine(target).lanes, either=frozenset({kernel.anchor.operand(0).name}))
+    return Demand(quantized.block(kernel, known_machine(target)), either=frozenset({kernel.anchor.operand(0).name}))
 
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, on a blocked input."""
-    b, node = known_machine(target).lanes, kernel.anchor
+    b, node = quantized.block(kernel, known_machine(target)), kernel.anchor
     n_, c_, h, w = geometry(node.operand(0).shape)
     blocks, positions, maximum = -(-c_ // b), h * w, node.op == "GlobalMaxPool"
     parts = min(_PARTS, positions)
+    source, on_grid = node.operand(0), in_bytes(node.operand(0).quant)
+    kind = "float32" if not on_grid else quantized.dtype(source) if maximum else "int32"  # of the accumulators
+    start = quantized.lowest(kind) if maximum else tirx.const(0, kind)
+
+    zero = int(source.quant.zero_point) if on_grid else 0
 
     def body(writer: Writer) -> None:
-        x = writer.pointer(Input(node.operand(0)), (n_, blocks, positions, b))
+        x = writer.pointer(Input(node.operand(0)), (n_, blocks, positions, b), quantized.dtype(source))
         after = Epilogue(kernel, b, lower, writer)
         shape = (n_, c_) if c_ % b else (n_, blocks, 1, 1, b)
-        y = writer.pointer(Output(kernel.outputs[0]), shape)
+        y = writer.pointer(Output(kernel.outputs[0]), shape, quantized.dtype(kernel.outputs[0]))
         after.prologue()
 
         def add(accumulators: object, part: int, value: Expr) -> None:
             old = load(accumulators, lanes(part * b, b))
+            if on_grid and not maximum:
+                value = value.astype(f"int32x{b}") - broadcast(tirx.const(zero, "int32"), b)
             store(accumulators, tirx.max(old, value) if maximum else old + value, lanes(part * b, b))
 
         def column(n: Expr, c: Expr, channels: int) -> None:
-            accumulators = local(parts * b)
+            accumulators = local(parts * b, kind)
             for part in range(parts):
-                store(accumulators, splat(float("-inf") if maximum else 0, b), lanes(part * b, b))
+                store(accumulators, broadcast(start, b), lanes(part * b, b))
             whole, rest = divmod(positions, parts)
             with loop(whole) as p:
                 for part in range(parts):
@@ -70,16 +78,19 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
             for part in range(rest):
                 add(accumulators, part, load(x, n, c, whole * parts + part, lanes(0, b)))
             for part in range(1, parts):
-                add(accumulators, 0, load(accumulators, lanes(part * b, b)))
-            if not maximum:
+                old, other = (load(accumulators, lanes(p * b, b)) for p in (0, part))
+                store(accumulators, tirx.max(old, other) if maximum else old + other, lanes(0, b))
+            if not maximum and not on_grid:
                 store(accumulators, load(accumulators, lanes(0, b)) / splat(positions, b), lanes(0, b))
+            if maximum and on_grid:
+                accumulators = quantized.floats(accumulators, b, source.quant)
+            result = after.finish((n, c, 0, 0), accumulators, 0)
             if c_ % b == 0:
-                result = after.finish((n, c, 0, 0), accumulators, 0)
                 with vectorized(b) as e:
                     store(y, result(e), n, c, 0, 0, e)
             else:
                 for e in range(channels):
-                    store(y, load(accumulators, e), n, c * b + e)
+                    store(y, result(e), n, c * b + e)
 
         with loop(n_) as n:
             if c_ // b:

@@ -1,13 +1,13 @@
 """Chains of pointwise nodes on blocked channels.
 
 Layouts:  the result and operands of its shape [n, C/b, h, w, b]; per-channel operands as `epilogue` states.
-Applies when: every node is pointwise, one result of rank 3 or 4, float32, and operands are full, per channel or scalar.
-          Plain values stay with the generic lowering, which needs no blocks.
+Applies when: every node is pointwise, one result of rank 3 or 4, float32 or bytes, and operands are full, per channel
+          or scalar. Plain values stay with the generic lowering, which needs no blocks.
 """
 
 from __future__ import annotations
 
-from edgec.kernels import epilogue
+from edgec.kernels import epilogue, quantized
 from edgec.kernels.emit import Writer, loop, store, unrolled, vectorized, write
 from edgec.kernels.epilogue import Epilogue, Lower, geometry
 from edgec.kernels.machine import known_machine, machine
@@ -27,24 +27,25 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
         return "the core has no vectors of 4 floats"
     if kernel.anchor is not None:
         return "the kernel has an anchor"
-    return epilogue.refuse(kernel)
+    return epilogue.refuse(kernel, quantized=True)
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """Blocked if the inputs are stored so."""
-    return epilogue.follow(kernel, known_machine(target).lanes)
+    return epilogue.follow(kernel, quantized.block(kernel, known_machine(target)))
 
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, on blocked values."""
-    b, result = known_machine(target).lanes, kernel.outputs[0]
+    b, result = quantized.block(kernel, known_machine(target)), kernel.outputs[0]
     n_, c_, h, w = geometry(result.shape)
     blocks, positions = -(-c_ // b), h * w
     unroll = next(u for u in (_UNROLL, 2, 1) if positions % u == 0)
 
     def body(writer: Writer) -> None:
         after = Epilogue(kernel, b, lower, writer, flat=True)
-        y = writer.pointer(Output(result, epilogue.replaceable(kernel)), (n_, blocks, 1, positions, b))
+        shape = (n_, blocks, 1, positions, b)
+        y = writer.pointer(Output(result, epilogue.replaceable(kernel)), shape, quantized.dtype(result))
         after.prologue()
         with loop(n_) as n, loop(blocks) as c, loop(positions // unroll) as p, unrolled(unroll) as u:
             place = (n, c, 0, p * unroll + u)

@@ -3,14 +3,15 @@
 Computes: y[n, c, i, j] = max or mean over the taps (r, s) of x[n, c, row(i, r), column(j, s)], then the kernel's
           pointwise nodes. The mean counts the taps that lie in x, or in x and its padding (count_include_pad).
 Layouts:  x [n, C/b, h, w, b]; y and full operands of the pointwise nodes [n, C/b, oh, ow, b].
-Applies when: float32, rank 3 or 4, no indices as a second output.
+Applies when: float32 or bytes, rank 3 or 4, no indices as a second output; the mean of bytes: no ceil_mode.
+Numerics: of bytes: exact sums in int32 (`ir.quantize.average_scale`), maxima of integers.
 Source:   ONNX operators MaxPool and AveragePool, opset 22.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from edgec.kernels import epilogue
+from edgec.kernels import epilogue, quantized
 from edgec.kernels.emit import (
     Expr,
     Writer,
@@ -33,7 +34,7 @@ from tvm import tirx
 
 from edgec.ir.graph import Node
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel
+from edgec.plan.plan import Kernel, in_bytes
 from edgec.target import Target
 
 ALGORITHM = "pool"
@@ -48,12 +49,15 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
         return "the anchor is not a pooling over a window"
     if len(node.outputs) != 1:
         return "the indices of the maxima are asked for"
-    return epilogue.refuse(kernel) or too_many_sides(describe(node), _tile(cpu.registers, describe(node)))
+    if node.op == "AveragePool" and in_bytes(node.operand(0).quant) and quantized.sum_scale(node) is None:
+        return "the mean of integers has no exact form"
+    window = describe(node)
+    return epilogue.refuse(kernel, quantized=True) or too_many_sides(window, _tile(cpu.registers, window))
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """Blocked if the input is stored so."""
-    return epilogue.follow(kernel, known_machine(target).lanes)
+    return epilogue.follow(kernel, quantized.block(kernel, known_machine(target)))
 
 
 def describe(node: Node) -> Window:
@@ -86,30 +90,38 @@ def _tile(registers: int, window: Window) -> Tile:
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass."""
     cpu, node = known_machine(target), kernel.anchor
-    b, window, maximum = cpu.lanes, describe(node), node.op == "MaxPool"
+    b, window, maximum = quantized.block(kernel, cpu), describe(node), node.op == "MaxPool"
+    source, result = node.operand(0), kernel.outputs[0]
+    on_grid = in_bytes(source.quant)
+    kind = "float32" if not on_grid else quantized.dtype(source) if maximum else "int32"  # of the accumulators
+    start = quantized.lowest(kind) if maximum else tirx.const(0, kind)
+    moves = maximum and on_grid and source.quant == result.quant and len(kernel.nodes) == 1
     n_, c_, _, _ = geometry(node.operand(0).shape)
     blocks = -(-c_ // b)
-    divisors = None if maximum else counts(node, window)
+    divisors = None if maximum or on_grid else counts(node, window)
+    zero = int(source.quant.zero_point) if on_grid else 0
 
     def body(writer: Writer) -> None:
-        x = writer.pointer(Input(node.operand(0)), (n_, blocks, window.h, window.w, b))
+        x = writer.pointer(Input(source), (n_, blocks, window.h, window.w, b), quantized.dtype(source))
         table = None
         if divisors is not None and np.ptp(divisors):
             table = writer.pointer(Constant(divisors), divisors.shape)
         after = Epilogue(kernel, b, lower, writer)
-        result = Output(kernel.outputs[0], epilogue.replaceable(kernel))
-        y = writer.pointer(result, (n_, blocks, window.oh, window.ow, b))
+        shape = (n_, blocks, window.oh, window.ow, b)
+        y = writer.pointer(Output(result, epilogue.replaceable(kernel)), shape, quantized.dtype(result))
         after.prologue()
 
         def tile(n: Expr, c: Expr, area: Area) -> None:
-            accumulators = local(area.columns * b)
+            accumulators = local(area.columns * b, kind)
             with unrolled(area.columns) as j:
-                store(accumulators, splat(float("-inf") if maximum else 0, b), lanes(j * b, b))
+                store(accumulators, broadcast(start, b), lanes(j * b, b))
 
             def tap(r: Expr, s: Expr, positions: Block) -> None:
                 with each(positions) as (_, j):
                     place = lanes(j * b, b)
                     value = load(x, n, c, window.row(area.row, r), window.column(area.column + j, s), lanes(0, b))
+                    if kind == "int32":
+                        value = value.astype(f"int32x{b}") - broadcast(tirx.const(zero, "int32"), b)
                     old = load(accumulators, place)
                     store(accumulators, tirx.max(old, value) if maximum else old + value, place)
 
@@ -120,9 +132,15 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
                     count = splat(float(divisors.flat[0]), b) if table is None else broadcast(
                         load(table, area.row, area.column + j), b)
                     store(accumulators, load(accumulators, lanes(j * b, b)) / count, lanes(j * b, b))
-                value = after.finish(position, accumulators, j * b)
-                with vectorized(b) as e:
-                    store(y, value(e), *position, e)
+                if moves:
+                    store(y, load(accumulators, lanes(j * b, b)), *position, lanes(0, b))
+                else:
+                    numbers, base = accumulators, j * b
+                    if maximum and on_grid:
+                        numbers, base = quantized.floats(accumulators, b, source.quant, j * b), 0
+                    value = after.finish(position, numbers, base)
+                    with vectorized(b) as e:
+                        store(y, value(e), *position, e)
 
         with loop(n_) as n, loop(blocks) as c:
             for area in areas(window, _tile(cpu.registers, window)):

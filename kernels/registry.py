@@ -10,6 +10,7 @@ from edgec.kernels import (
     conv2d_direct,
     conv2d_winograd,
     global_pool,
+    lookup,
     matmul,
     pointwise,
     pool2d,
@@ -24,7 +25,8 @@ from edgec.target import Target
 
 # Each module has refuse(kernel, target) -> str | None, demand(kernel, target) -> Demand, build(kernel, target, lower).
 MODULES: list[ModuleType] = [
-    relayout, conv2d_depthwise, conv2d_winograd, conv2d_direct, pool2d, global_pool, matmul, concat, pointwise,
+    relayout, conv2d_depthwise, conv2d_winograd, conv2d_direct, pool2d, global_pool, matmul, concat, lookup,
+    pointwise,
 ]
 
 

@@ -1,13 +1,15 @@
 """Conversions between the plain and the blocked layout: one pass over memory, no arithmetic.
 
-Layouts:  plain [n, c, positions], blocked [n, C/b, positions, b]. Lanes beyond C are not written.
-Applies when: the plan asks for a conversion (algorithm `relayout`) of a value with elements of 4 bytes.
+Layouts:  plain [n, c, positions], blocked [n, C/b, positions, b] with any b on either side. Lanes beyond C are not
+          written.
+Applies when: the plan asks for a conversion (algorithm `relayout`).
 """
 
 from __future__ import annotations
 
 from math import prod
 
+from edgec.kernels import quantized
 from edgec.kernels.emit import Expr, Writer, load, loop, store, write
 from edgec.kernels.epilogue import Lower
 from edgec.kernels.program import Input, Output, TensorProgram
@@ -32,29 +34,40 @@ def demand(kernel: Kernel, target: Target) -> Demand:
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program of a conversion."""
     source, result = kernel.inputs[0], kernel.outputs[0]
-    into = kernel.layout(source).block == 0
-    block = kernel.layout(result if into else source).block
+    blocks = kernel.layout(source).block, kernel.layout(result).block
     n, c, *rest = source.shape
-    positions, dtype = prod(rest), source.dtype.value
-    plain, blocked = (n, c, positions), (n, -(-c // block), positions, block)
+    positions, dtype = prod(rest), quantized.dtype(source)
+    shapes = [(n, -(-c // b), positions, b) if b else (n, c, positions) for b in blocks]
+    step = min(b for b in blocks if b)  # channels that stand together on both sides
 
     def body(writer: Writer) -> None:
-        x = writer.pointer(Input(source), plain if into else blocked, dtype)
-        y = writer.pointer(Output(result), blocked if into else plain, dtype)
+        x = writer.pointer(Input(source), shapes[0], dtype)
+        y = writer.pointer(Output(result), shapes[1], dtype)
 
-        def copy(sample: Expr, b: Expr, channels: int) -> None:
-            if into:
+        def place(block: int, sample: Expr, first: Expr, lane: Expr, p: Expr) -> tuple[Expr, ...]:
+            if not block:
+                return sample, first * step + lane, p
+            if block == step:
+                return sample, first, p, lane
+            ratio = block // step
+            return sample, first // ratio, p, first % ratio * step + lane
+
+        def copy(sample: Expr, first: Expr, channels: int) -> None:
+            def move(lane: Expr, p: Expr) -> None:
+                store(y, load(x, *place(blocks[0], sample, first, lane, p)), *place(blocks[1], sample, first, lane, p))
+
+            if blocks[1]:
                 with loop(positions) as p, loop(channels) as lane:
-                    store(y, load(x, sample, b * block + lane, p), sample, b, p, lane)
+                    move(lane, p)
             else:
                 with loop(channels) as lane, loop(positions) as p:
-                    store(y, load(x, sample, b, p, lane), sample, b * block + lane, p)
+                    move(lane, p)
 
-        whole, tail = divmod(c, block)
+        whole, tail = divmod(c, step)
         with loop(n) as sample:
             if whole:
-                with loop(whole) as b:
-                    copy(sample, b, block)
+                with loop(whole) as first:
+                    copy(sample, first, step)
             if tail:
                 copy(sample, whole, tail)
 

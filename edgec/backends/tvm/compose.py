@@ -23,7 +23,9 @@ from edgec.backends.tvm.schedule import schedule
 from edgec.errors import InternalError
 from edgec.ir.graph import Node, Value
 from edgec.ir.types import DType
+from edgec.kernels import lookup
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
+from edgec.kernels.quantized import sum_scale
 from edgec.plan.plan import Kernel, in_bytes, stored_constant, stored_dtype
 from edgec.target import Target
 
@@ -56,7 +58,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     if (reason := refuse(kernel, target)) is not None:
         raise ValueError(f"{kernel.where}: {reason}")
     with collected() as tables, tvm_target(target):
-        composer = _Composer(kernel, lower)
+        composer = _Composer(kernel, target, lower)
         results = composer.compose()
     composer.args += [(tensor, Constant(array)) for tensor, array in tables]
     inputs = composer.used(results)
@@ -82,8 +84,8 @@ class _Composer:
     stored: tensors as they lie in memory; tensors: as nodes read them, floats for a value on an integer grid.
     """
 
-    def __init__(self, kernel: Kernel, lower: Lower) -> None:
-        self.kernel, self.lower = kernel, lower
+    def __init__(self, kernel: Kernel, target: Target, lower: Lower) -> None:
+        self.kernel, self.target, self.lower = kernel, target, lower
         self.tensors: dict[int, te.Tensor] = {}
         self.stored: dict[int, te.Tensor] = {}
         self.args: list[tuple[te.Tensor, Arg]] = []
@@ -126,9 +128,9 @@ class _Composer:
 
     def compose(self) -> list[te.Tensor]:
         """One tensor per output of the kernel, each computed, none of them twice, as they lie in memory."""
-        known = quantized.lookup(self.kernel)
-        if known is not None:
-            return [self._lookup(*known)]
+        if lookup.refuse(self.kernel, self.target) is None:
+            x, entries = self.stored[id(self.kernel.inputs[0])], table(lookup.entries(self.kernel))
+            return [te.compute(x.shape, lambda *i: entries(x(*i).astype("uint8").astype("int32")), "lookup")]
         pending: dict[int, Node] = {}
         for node in self.kernel.nodes:
             if LOWERINGS[node.op].element is not None:
@@ -143,13 +145,9 @@ class _Composer:
             results.append(tensor)
         return results
 
-    def _lookup(self, source: Value, numbers: np.ndarray) -> te.Tensor:
-        x, entries = self.stored[id(source)], table(numbers)
-        return te.compute(x.shape, lambda *i: entries(x(*i).astype("uint8").astype("int32")), "lookup")
-
     def _node(self, node: Node, pending: dict[int, Node]) -> None:
         """The tensors of a node that is not pointwise."""
-        scale, twin = quantized.sum_scale(node), quantized.moved(node)
+        scale, twin = sum_scale(node), quantized.moved(node)
         if scale is not None:
             made = [quantized.exact_sums(node, scale, lambda v: self.stored[id(v)], self.lower)]
         elif twin is not None:

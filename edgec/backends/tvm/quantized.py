@@ -1,7 +1,7 @@
 """Quantized nodes as tensor expressions: the bits of `ir/interpret.py`, from integers of one byte to integers.
 
 Within a kernel numbers are floats. `dequantized` reads them from stored integers, `quantized` brings them to a grid;
-`exact_sums` and `moved` stay with integers where `ir/quantize.py` says so. `lookup` is a whole kernel as a table.
+`exact_sums` and `moved` stay with integers where `ir/quantize.py` says so.
 Numerics: formulas of `ir/quantize.py`; `exact.uncontracted` keeps their roundings apart.
 """
 
@@ -18,14 +18,12 @@ from edgec.backends.tvm.lower import pool
 from edgec.backends.tvm.lower.rule import Inputs, Tensors, dtype_name
 from edgec.backends.tvm.lower.shapes import Expr, at, bind, constant, element, select
 from edgec.backends.tvm.lower.tables import table
-from edgec.errors import InternalError
-from edgec.ir.graph import Graph, Node, Value
-from edgec.ir.interpret import interpret
-from edgec.ir.quantize import average_scale, bias_integers, bounds, dequantize, product_scale, quantize, spread
+from edgec.ir.graph import Node, Value
+from edgec.ir.quantize import average_scale, bias_integers, bounds, quantize, spread
 from edgec.ir.types import DType, Quant, TensorType
-from edgec.ops import KernelRole, QuantRole
+from edgec.ops import KernelRole
 from edgec.ops import table as ops
-from edgec.plan.plan import Kernel, in_bytes, stored_dtype
+from edgec.plan.plan import in_bytes, stored_dtype
 
 Lower = Callable[[Node, Inputs], Tensors]
 Read = Callable[[Sequence[Expr]], Expr]  # index of the value -> element
@@ -109,17 +107,6 @@ def _stored(value: Value, quant: Quant) -> Callable[[Expr, Sequence[Expr]], Expr
 
 
 # -- sums of integers -------------------------------------------------------------------------------------------------
-
-
-def sum_scale(node: Node) -> np.ndarray | None:
-    """The scale of a node's exact integer sums, None if it has none, or if its bias is computed."""
-    spec = ops.find(node)
-    if spec is None or spec.quant not in (QuantRole.COMPUTE, QuantRole.REQUANTIZES):
-        return None
-    if spec.quant is QuantRole.REQUANTIZES:
-        return average_scale(node)
-    bias = node.input(2)
-    return None if bias is not None and bias.const is None else product_scale(node)
 
 
 def exact_sums(node: Node, scale: np.ndarray, stored: Callable[[Value], te.Tensor], lower: Lower) -> te.Tensor:
@@ -225,46 +212,3 @@ def moved(node: Node) -> Node | None:
         inputs[2] = Value.constant("zero", quantize(np.zeros((), np.float32), out.quant))
     outputs = [Value(v.name, TensorType(stored_dtype(v), v.type.shape)) for v in node.outputs]
     return Node(node.op, inputs, outputs, node.attributes)
-
-
-def lookup(kernel: Kernel) -> tuple[Value, np.ndarray] | None:
-    """(input, table) of a kernel that maps each stored integer of one input to what is stored for its result.
-
-    It is one when all nodes are pointwise, the only operand that is not one constant number lies on a grid of 8 bits
-    with one scale, and the result does too. The table has 256 entries, in the order of the integer as uint8.
-    """
-    if len(kernel.inputs) != 1 or len(kernel.outputs) != 1:
-        return None
-    source, result = kernel.inputs[0], kernel.outputs[0]
-    if any(ops.role(n) is not KernelRole.POINTWISE or len(n.outputs) != 1 for n in kernel.nodes):
-        return None
-    if not all(in_bytes(v.quant) and v.quant is not None and v.quant.axis is None for v in (source, result)):
-        return None
-    if source.type.shape != result.type.shape or any(v.type.size != 1 for v in kernel.constants):
-        return None
-    assert source.quant is not None
-    assert result.quant is not None
-    bytes_ = np.arange(256, dtype=np.uint8).view(stored_dtype(source).numpy)
-    graph, inner = _on_vectors(kernel, source)
-    floats = interpret(graph, {source.name: dequantize(bytes_, source.quant)})[inner.name]
-    return source, quantize(floats, result.quant).astype(stored_dtype(result).numpy)
-
-
-def _on_vectors(kernel: Kernel, source: Value) -> tuple[Graph, Value]:
-    """The kernel's nodes on all 256 numbers of its input."""
-    twin = {id(source): Value(source.name, TensorType(source.dtype, (256,)), quant=source.quant)}
-    graph = Graph("table", [twin[id(source)]])
-    for value in kernel.constants:
-        assert value.const is not None
-        twin[id(value)] = Value.constant(value.name, value.const.reshape(()), value.quant)
-    for node in kernel.nodes:
-        for value in node.outputs:
-            wide = any(v is not None and twin[id(v)].type.shape for v in node.inputs)
-            twin[id(value)] = Value(value.name, TensorType(value.dtype, (256,) if wide else ()), quant=value.quant)
-        graph.add(Node(node.op, [None if v is None else twin[id(v)] for v in node.inputs],
-                       [twin[id(v)] for v in node.outputs], node.attributes, name=node.name))
-    result = twin[id(kernel.outputs[0])]
-    if result.type.shape != (256,):
-        raise InternalError(f"{result.name} does not depend on the kernel's input", where=kernel.where)
-    graph.outputs = [result]
-    return graph, result

@@ -1,0 +1,139 @@
+"""What quantized kernels share: integers of a product, exact sums, and the way from sums or floats to stored integers.
+
+A value is stored in bytes if its grid has at most 8 bits (`plan.stored_dtype`); whether activations are INT8 or UINT8,
+`plan.grids.settle` has decided for the target. Numerics: `ir/quantize.py`, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from edgec.kernels.emit import Buffer, Expr, load, local, store, vectorized
+from edgec.kernels.machine import Machine
+from tvm import tirx
+
+from edgec.ir.graph import Node, Value
+from edgec.ir.quantize import average_scale, bias_integers, bounds, product_scale
+from edgec.ir.types import DType, Quant
+from edgec.ops import QuantRole, table
+from edgec.plan.plan import Kernel, in_bytes, stored_constant, stored_dtype
+
+BYTE_BLOCK = 16  # channels of a block of bytes: a NEON register, a load of AVX2, and a vector of 16 sums with AVX-512
+
+
+@dataclass(frozen=True)
+class Product:
+    """A quantized Conv, Gemm or MatMul with constant weights: scale[k] * (bias[k] + sum (x - x_zero) * (w - w_zero)).
+
+    w: integers as they are stored, in the shape of the operand; w_zero: one per output channel, or one;
+    scale: float64 [] or [k]; bias: int32 [k], or None.
+    """
+
+    x_zero: int
+    w: np.ndarray
+    w_zero: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray | None
+
+    @property
+    def symmetric(self) -> bool:
+        """True if the weights are int8 with zero point 0, as kernels with dot products take them."""
+        return self.w.dtype == np.int8 and not self.w_zero.any()
+
+
+def sum_scale(node: Node) -> np.ndarray | None:
+    """Scale of the exact integer sums of a product or a mean; None if it has none, or if its bias is computed.
+
+    It broadcasts against the node's output.
+    """
+    spec = table.find(node)
+    if spec is None or spec.quant not in (QuantRole.COMPUTE, QuantRole.REQUANTIZES):
+        return None
+    if spec.quant is QuantRole.REQUANTIZES:
+        return average_scale(node)
+    bias = node.input(2)
+    return None if bias is not None and bias.const is None else product_scale(node)
+
+
+def product(kernel: Kernel) -> Product | None:
+    """The integers of the kernel's anchor; None if it is no exact product with constant weights."""
+    node = kernel.anchor
+    scale = None if node is None or len(node.inputs) < 2 else sum_scale(node)
+    if node is None or scale is None or node.operand(1).const is None:
+        return None
+    x, w, bias = node.operand(0).quant, node.operand(1).quant, node.input(2)
+    assert x is not None  # they have a scale
+    assert w is not None
+    integers = None if bias is None or bias.const is None else bias_integers(bias.const, scale).astype(np.int32)
+    return Product(int(x.zero_point.reshape(())), stored_constant(node.operand(1)), w.zero_point,
+                   scale.reshape(-1) if scale.ndim else scale, integers)
+
+
+def block(kernel: Kernel, cpu: Machine) -> int:
+    """The channel block of a kernel: BYTE_BLOCK if it reads or writes bytes, else a vector of floats."""
+    return BYTE_BLOCK if touches_bytes((*kernel.inputs, *kernel.outputs)) else cpu.lanes
+
+
+def touches_bytes(values: Iterable[Value]) -> bool:
+    """True if one of the values is stored in bytes."""
+    return any(in_bytes(v.quant) for v in values)
+
+
+def dtype(value: Value) -> str:
+    """The name of the element type of a value in memory."""
+    return stored_dtype(value).value
+
+
+def dequantized(q: Expr, quant: Quant) -> Expr:
+    """The float32 number that a stored integer of a grid with one scale stands for."""
+    zero, scale = int(quant.zero_point.reshape(())), float(quant.scale.reshape(()))
+    steps = q.astype("int32") - zero if zero else q.astype("int32")
+    return steps.astype("float32") * tirx.const(scale, "float32")
+
+
+def quantized(x: Expr, quant: Quant) -> Expr:
+    """The stored integer of a float32 number, on a grid with one scale."""
+    return nearest(x / tirx.const(float(quant.scale.reshape(())), "float32"), quant)
+
+
+def nearest(steps: Expr, quant: Quant) -> Expr:
+    """The stored integer for a number of steps from the grid's zero: half to even, clamped; NaN is the lowest."""
+    low, high = bounds(quant.dtype)
+    zero = int(quant.zero_point.reshape(()))
+    steps = tirx.max(steps, tirx.const(low - zero, "float32"))
+    steps = tirx.min(steps, tirx.const(high - zero, "float32"))
+    number = tirx.nearbyint(steps).astype("int32")
+    return (number + zero if zero else number).astype("int8" if low < 0 else "uint8")
+
+
+def lowest(kind: str) -> Expr:
+    """What a maximum begins with."""
+    return tirx.const(float("-inf"), kind) if kind.startswith("float") else tirx.min_value(kind)
+
+
+def floats(integers: Buffer, count: int, quant: Quant, base: Expr = 0) -> Buffer:
+    """`count` stored integers from `base` on as the numbers that they stand for, in memory of their own."""
+    numbers = local(count)
+    with vectorized(count) as lane:
+        store(numbers, dequantized(load(integers, base + lane), quant), lane)
+    return numbers
+
+
+def multiplier(node: Node, scale: np.ndarray) -> np.ndarray:
+    """What the sums of a node are multiplied by, float32: scale, or scale / scale_y if its result lies on a grid."""
+    quant = node.outputs[0].quant
+    factor = scale if quant is None else scale / quant.scale.astype(np.float64).reshape(())
+    result: np.ndarray = factor.astype(np.float32)
+    return result
+
+
+def why_not_bytes(values: Iterable[Value]) -> str | None:
+    """Why values are not all float32 or integers of one byte with one scale."""
+    for value in values:
+        if value.dtype is not DType.FLOAT32:
+            return f"{value.name} is not float32"
+        if value.quant is not None and (not in_bytes(value.quant) or value.quant.axis is not None or value.quant.block):
+            return f"{value.name} lies on a grid with several scales or of more than 8 bits"
+    return None
