@@ -31,7 +31,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(PEERS), help="default: %(default)s")
     parser.add_argument("--threads", default="1", help="one or more numbers; default: %(default)s")
     parser.add_argument("--precision", default="float32", help="float32, int8, or both; default: %(default)s")
-    parser.add_argument("--target", default="host", help="what our engine is built for; default: %(default)s")
+    parser.add_argument("--target", help="what our engine is built for; default: host, or rpi5 with --instructions")
     parser.add_argument("--rounds", type=int, default=5, help="how often all take turns; default: %(default)s")
     parser.add_argument("--runs", type=int, default=0, help="runs in a turn; default: what fills 0.3 s")
     parser.add_argument("--output", type=Path, help="folder of the results; default: results below EDGEC_BENCH")
@@ -39,7 +39,13 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--built", action="store_true",
                         help="take the engines that are there, even if sources changed since they were built")
     parser.add_argument("--again", action="store_true", help="measure also what was measured before")
+    parser.add_argument("--instructions", action="store_true",
+                        help="count instructions of the AArch64 engines and the peers' aarch64 wheels under qemu")
+    parser.add_argument("--caches", nargs="?", const="target", metavar="L1D,L2",
+                        help="with --instructions: count misses of these data caches too, each KiB:ways:line; without "
+                        "a value those of the target")
     found = parser.parse_args(words)
+    found.target = found.target or ("rpi5" if found.instructions else "host")
     if found.rounds < 1 or found.runs < 0:
         parser.error("rounds must be at least 1 and runs at least 0")
     return found
@@ -114,6 +120,8 @@ def main() -> int:
     except Missing as reason:
         print(reason, file=sys.stderr)
         return 2
+    if asked.instructions:
+        return _count(asked, entries, places, output)
     rows, digest, shown = results.read(output / "results.json"), engine_digest(), []
     for precision in asked.precision.split(","):
         for threads in map(int, asked.threads.split(",")):
@@ -132,12 +140,38 @@ def main() -> int:
         for row in shown:
             print(f"{row.model} {row.precision}: {', '.join(row.versions) or 'nothing'} ready")
     else:
-        print(results.console(shown))
+        print(results.aligned(results.table(shown)))
         print(results.summary(shown))
         _pages(shown, output, places)
     for row in shown:
         for name, reason in [*row.reasons.items(), *([("all", row.missing)] if row.missing else [])]:
             print(f"{row.model} {row.precision}, {name}: {reason}")
+    return 0
+
+
+def _count(asked: argparse.Namespace, entries: Sequence[Entry], places: Places, output: Path) -> int:
+    """Count instructions instead of time."""
+    from tools.bench_suite import counting
+    from tools.bench_suite.instructions import Caches, caches_of
+
+    target = load_target(asked.target)
+    caches = None
+    if asked.caches == "target":
+        caches = caches_of(target)
+    elif asked.caches:
+        first, second = ((int(a), int(b), int(c)) for a, b, c in (x.split(":") for x in asked.caches.split(",")))
+        caches = Caches(first, second)
+    try:
+        rows = counting.count(entries, asked.precision.split(","), asked.peers.split(","), target, places, caches,
+                              engine_digest(), output / "instructions.json", asked.again)
+    except Missing as reason:
+        print(reason, file=sys.stderr)
+        return 2
+    print(results.aligned(counting.table(rows)))
+    (output / "instructions.md").write_text(results.piped(counting.table(rows)) + "\n")
+    for row in rows:
+        if row.reason:
+            print(f"{row.model} {row.precision}, {row.contender}: {row.reason}")
     return 0
 
 

@@ -1,5 +1,7 @@
 """One peer with one model in a process of its own: `peer_worker.py PEER MODEL.onnx FEEDS.npz THREADS PRECISION FOLDER`.
 
+PRECISION: float32, float16 (ncnn) or int8; for ONNX Runtime also qdq or qoperator, the one form of int8.
+
 Runs in the peers' own environment and imports nothing of edgec. It converts the model into FOLDER if that was not done
 before, runs it once, writes FOLDER/outputs.npz and prints a line of JSON: version, detail and outputs, or failed. Then
 each line on standard input, a number of runs, is answered by a line with the seconds of each run.
@@ -69,6 +71,8 @@ def onnxruntime(job: Job, model: Path | None = None, detail: str = "") -> Conten
 
 def onnxruntime_int8(job: Job) -> Contender:
     """The faster of ONNX Runtime's two int8 forms, QDQ and QOperator: uint8 activations, int8 weights per channel."""
+    if job.precision != "int8":
+        return onnxruntime(job, _quantized(job, job.precision), job.precision)
     best: tuple[float, Contender] | None = None
     reasons = []
     for form in ("qdq", "qoperator"):
@@ -90,6 +94,8 @@ def openvino(job: Job) -> Contender:
     """OpenVINO on the CPU, one stream; int8 from the QDQ model."""
     import openvino as ov
 
+    if job.precision not in ("float32", "int8"):
+        raise RuntimeError(f"no setting for {job.precision}")
     model = job.model if job.precision == "float32" else _quantized(job, "qdq")
     settings = {"INFERENCE_NUM_THREADS": job.threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_PRECISION_HINT": "f32"}
@@ -105,8 +111,8 @@ def openvino(job: Job) -> Contender:
 
 
 def ncnn(job: Job) -> Contender:
-    """The library ncnn with the model as pnnx, its own converter, optimises it; fp32 storage and arithmetic."""
-    if job.precision == "int8":
+    """The library ncnn with the model as pnnx optimises it; precision is that of numbers and arithmetic."""
+    if job.precision not in ("float32", "float16"):
         raise RuntimeError("its int8 converter (ncnn2table, ncnn2int8) is not in the Python packages")
     import ncnn as library
 
@@ -120,7 +126,7 @@ def ncnn(job: Job) -> Contender:
     net.opt.num_threads = job.threads
     net.opt.use_vulkan_compute = False
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-        setattr(net.opt, option, False)
+        setattr(net.opt, option, job.precision == "float16" and "fp16" in option)
     if net.load_param(str(param)) or net.load_model(str(param.with_suffix(".bin"))):
         raise RuntimeError("ncnn cannot load what pnnx wrote")
     inputs = {name: library.Mat(_without_batch(array)).clone() for name, array in
@@ -137,14 +143,15 @@ def ncnn(job: Job) -> Contender:
                 raise RuntimeError(f"ncnn cannot compute {name}: status {status}")
             outputs[name] = mat
 
-    return (metadata.version("ncnn"), f"pnnx {metadata.version('pnnx')}", run,
+    return (metadata.version("ncnn"), "converted by pnnx", run,
             lambda: {name: np.array(mat) for name, mat in outputs.items()})
 
 
 def mnn(job: Job) -> Contender:
     """MNN with the model as its converter optimises it, full precision."""
-    if job.precision == "int8":
-        raise RuntimeError("its int8 calibration tool takes image folders only")
+    if job.precision != "float32":
+        raise RuntimeError("no setting for float16" if job.precision == "float16" else
+                           "its int8 calibration tool takes image folders only")
     import MNN
 
     path = job.made("model.mnn", lambda made: _mnnconvert(job, made))
@@ -244,7 +251,7 @@ def _first_line(error: BaseException) -> str:
 
 
 PEERS: dict[str, Callable[[Job], Contender]] = {
-    "onnxruntime": lambda job: onnxruntime_int8(job) if job.precision == "int8" else onnxruntime(job),
+    "onnxruntime": lambda job: onnxruntime(job) if job.precision == "float32" else onnxruntime_int8(job),
     "openvino": openvino, "ncnn": ncnn, "mnn": mnn,
 }
 

@@ -14,6 +14,8 @@ import numpy as np
 from tools.bench_suite.contenders import ENGINE, ratio
 from tools.bench_suite.places import PEERS
 
+_DERIVED = ("ratios", "best")  # written for whoever reads the file, computed again from the medians
+
 
 @dataclass
 class Row:
@@ -66,7 +68,8 @@ class Row:
 
 def read(path: Path) -> list[Row]:
     """The rows of a results file, none if there is no such file."""
-    return [Row(**row) for row in json.loads(path.read_text())["rows"]] if path.exists() else []
+    stored = json.loads(path.read_text())["rows"] if path.exists() else []
+    return [Row(**{k: v for k, v in row.items() if k not in _DERIVED}) for row in stored]
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
@@ -95,19 +98,23 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
     return lines
 
 
-def console(rows: Sequence[Row]) -> str:
-    """The table with aligned columns."""
-    lines = table(rows)
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """A table with aligned columns."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(w) if i < 2 else cell.rjust(w)
                                for i, (cell, w) in enumerate(zip(line, widths, strict=True))) for line in lines)
 
 
+def piped(lines: Sequence[Sequence[str]]) -> str:
+    """A table in markdown, header first."""
+    rule = "|" + "|".join("---" if i < 2 else "---:" for i in range(len(lines[0]))) + "|"
+    head, *rest = ("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join([head, rule, *rest])
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """The table, what it was measured on, and why cells are empty."""
-    lines = table(rows)
-    text = ["| " + " | ".join(lines[0]) + " |", "|" + "|".join("---" if i < 2 else "---:" for i in range(len(lines[0])))
-            + "|", *("| " + " | ".join(line) + " |" for line in lines[1:])]
+    text = [piped(table(rows))]
     versions: dict[str, set[str]] = {}
     for row in rows:
         for name, version in row.versions.items():
