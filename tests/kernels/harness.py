@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 from edgec.kernels import registry
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
+from edgec.kernels.quantized import touches_bytes
 
 from edgec.backends.tvm import lower as op_lowerings
 from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.codegen import tvm_target
-from edgec.ir.graph import Graph, Value
+from edgec.backends.tvm.exact import uncontracted
+from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.interpret import interpret
+from edgec.ir.quantize import dequantize, quantize
 from edgec.ir.types import DType, TensorType
-from edgec.ops.semantics import evaluate, make_node
+from edgec.ops.semantics import make_node
 from edgec.plan.kernels import group
-from edgec.plan.layout import assign
-from edgec.plan.plan import Kernel, Layout
+from edgec.plan.grids import settle
+from edgec.plan.layout import Demand, assign
+from edgec.plan.plan import Kernel, Layout, in_bytes, stored_dtype
 from edgec.target import Cpu, Target, load_target
 
 AVX2 = Target("avx2", Cpu("haswell", "x86_64", l2_kib=256, features=("avx2", "fma")))
@@ -60,12 +64,12 @@ def node(graph: Graph, op: str, *inputs: Value | None, **attributes: object) -> 
 
 
 def to_stored(array: np.ndarray, layout: Layout) -> np.ndarray:
-    """The bytes of a value in its layout; lanes beyond C hold NaN, which nothing may read into a result."""
+    """The bytes of a value in its layout; lanes beyond C hold NaN (or 99), which nothing may read into a result."""
     if not layout.block:
         return np.ascontiguousarray(array)
     n, c, *rest = array.shape
     count = -(-c // layout.block)
-    padded = np.full((n, count * layout.block, *rest), np.nan, array.dtype)
+    padded = np.full((n, count * layout.block, *rest), np.nan if array.dtype.kind == "f" else 99, array.dtype)
     padded[:, :c] = array
     return np.ascontiguousarray(np.moveaxis(padded.reshape(n, count, layout.block, *rest), 2, -1))
 
@@ -81,7 +85,8 @@ def execute(program: TensorProgram, kernel: Kernel, target: Target, stored: dict
     """Compile and run one program; `stored` gains the outputs."""
     import tvm
 
-    library = tvm.compile(tvm.IRModule({kernel.name: flatten(program.func)}), target=tvm_target(target))
+    func = flatten(uncontracted(program.func) if touches_bytes((*kernel.inputs, *kernel.outputs)) else program.func)
+    library = tvm.compile(tvm.IRModule({kernel.name: func}), target=tvm_target(target))
     arrays: list[np.ndarray] = []
     for argument, parameter in zip(program.args, program.func.params, strict=True):
         shape = tuple(int(d) for d in parameter.shape)
@@ -90,11 +95,14 @@ def execute(program: TensorProgram, kernel: Kernel, target: Target, stored: dict
         elif isinstance(argument, Constant):
             array = argument.array
         elif isinstance(argument, Workspace):
-            array = np.full(argument.nbytes // 4, np.nan, np.float32)
+            kind = np.dtype(str(parameter.dtype))
+            array = np.full(argument.nbytes // kind.itemsize, np.nan if kind.kind == "f" else 99, kind)
         else:
             assert isinstance(argument, Output)
-            kind = kernel.layout(argument.value).stored_shape(argument.value.type)
-            array = stored[argument.value.name] = np.full(kind, np.nan, np.float32)
+            extents = kernel.layout(argument.value).stored_shape(argument.value.type)
+            numpy_dtype = stored_dtype(argument.value).numpy
+            array = np.full(extents, np.nan if numpy_dtype.kind == "f" else 99, numpy_dtype)
+            stored[argument.value.name] = array
         arrays.append(array.reshape(shape))
     device = [tvm.runtime.tensor(a) for a in arrays]
     library[kernel.name](*device)
@@ -103,10 +111,20 @@ def execute(program: TensorProgram, kernel: Kernel, target: Target, stored: dict
             array[...] = result.numpy()
 
 
-def run(graph: Graph, target: Target, feeds: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+def demand(kernel: Kernel, target: Target, blocked: bool) -> Demand:
+    """What the kernel's module demands. blocked: it gets blocks also where it would take plain values as they come."""
+    wish = registry.demand(kernel, target)
+    if not blocked or kernel.algorithm == "relayout":
+        return wish
+    return Demand(wish.block, {**dict.fromkeys((*wish.shared, *wish.either), wish.block), **wish.fixed})
+
+
+def run(graph: Graph, target: Target, feeds: dict[str, np.ndarray], *, signed: bool = False,
+        blocked: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:
     """Outputs of the graph by name, and the algorithm of each kernel; a kernel without a program is evaluated."""
     graph = graph.copy()
-    kernels = assign(graph, group(graph), lambda k: registry.demand(k, target))
+    kernels = settle(graph, group(graph), signed=signed)
+    kernels = assign(graph, kernels, lambda k: demand(k, target, blocked))
     stored = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
     algorithms = []
     for kernel in kernels:
@@ -116,12 +134,44 @@ def run(graph: Graph, target: Target, feeds: dict[str, np.ndarray]) -> tuple[dic
             execute(program, kernel, target, stored)
             continue
         algorithms.append(kernel.algorithm)
-        known = {v.name: from_stored(stored[v.name], kernel.layout(v), v.shape) for v in kernel.inputs}
-        for n in kernel.nodes:
-            inputs = [None if v is None else v.const if v.const is not None else known[v.name] for v in n.inputs]
-            known.update(zip((v.name for v in n.outputs), evaluate(n, inputs), strict=True))
-        stored.update({v.name: to_stored(known[v.name], kernel.layout(v)) for v in kernel.outputs})
+        known = {v.name: numbers(v, from_stored(stored[v.name], kernel.layout(v), v.shape)) for v in kernel.inputs}
+        results = interpret(alone(kernel), known)
+        stored.update({v.name: to_stored(integers(v, results[v.name]), kernel.layout(v)) for v in kernel.outputs})
     return {v.name: stored[v.name].reshape(v.shape) for v in graph.outputs}, algorithms
+
+
+def numbers(value: Value, stored: np.ndarray) -> np.ndarray:
+    """The floats that what is stored of a value stands for."""
+    return dequantize(stored, value.quant) if value.quant is not None and in_bytes(value.quant) else stored
+
+
+def integers(value: Value, array: np.ndarray) -> np.ndarray:
+    """What is stored of a value."""
+    if value.quant is None or not in_bytes(value.quant):
+        return array
+    return quantize(array, value.quant).astype(stored_dtype(value).numpy)
+
+
+def alone(kernel: Kernel) -> Graph:
+    """A graph of one kernel."""
+    graph = Graph("alone", [Value(v.name, v.type, quant=v.quant) for v in kernel.inputs])
+    twin = {v.name: v for v in graph.inputs}
+    for n in kernel.nodes:
+        for v in n.outputs:
+            twin[v.name] = Value(v.name, v.type, quant=v.quant)
+        inputs = [v if v is None or v.const is not None else twin[v.name] for v in n.inputs]
+        graph.add(Node(n.op, inputs, [twin[v.name] for v in n.outputs], n.attributes, name=n.name))
+    graph.outputs = [twin[v.name] for v in kernel.outputs]
+    return graph
+
+
+def check_exact(graph: Graph, target: Target, feeds: dict[str, np.ndarray], *, signed: bool = False,
+                blocked: bool = True) -> list[str]:
+    """Assert that the kernels give the interpreter's bits; the algorithm of each kernel."""
+    got, algorithms = run(graph, target, feeds, signed=signed, blocked=blocked)
+    for name, array in interpret(graph, feeds).items():
+        np.testing.assert_array_equal(got[name], array, f"{name} with {algorithms}")
+    return algorithms
 
 
 def check(graph: Graph, target: Target, tolerance: float = 2e-5) -> list[str]:

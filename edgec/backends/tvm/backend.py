@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +15,10 @@ from edgec.backends.tvm import entry, link
 from edgec.backends.tvm.elf import data_object
 from edgec.errors import InternalError, Refusal, Unsupported
 from edgec.ir.graph import Value
+from edgec.ir.types import DType
 from edgec.kernels.program import TensorProgram
 from edgec.plan.placement import extract
-from edgec.plan.plan import Kernel, Plan
+from edgec.plan.plan import Kernel, Plan, in_bytes
 from edgec.target import Target
 
 _MOST_CONSTANTS = (1 << 31) - (1 << 24)  # signed 32-bit offsets from the code, less room for the code
@@ -125,19 +127,23 @@ def _refuse_value(value: Value) -> tuple[str, str] | None:
         return "tvm.dtype", f"{value.name} has elements of type {kind.dtype.name.lower()}"
     if kind.size == 0 and value.const is None:  # an empty parameter, such as no axes, is not read at run time
         return "tvm.empty", f"{value.name} {kind} has no elements"
-    if value.quant is not None:
-        return "tvm.quant", f"{value.name} is quantized, and this engine computes in floating point"
+    quant = value.quant
+    if quant is not None and (not quant.dtype.is_integer or kind.dtype is not DType.FLOAT32):
+        name = quant.dtype.name.lower()
+        return "tvm.quant", f"{value.name} {kind} lies on a grid of {name}; only float32 on integers is supported"
     return None
 
 
 def _with_layouts(plan: Plan, target: Target) -> Plan:
     """A copy of the plan with the grids and layouts that the kernels want, and the conversions between them."""
     from edgec.kernels import registry
+    from edgec.plan.grids import settle
     from edgec.plan.layout import assign
 
     own = extract(plan.graph, plan.kernels, plan.backend, target, plan.refusals)
     known = {v.name: v for v in own.graph.inputs}
     own.graph.inputs = [known.get(v.name, v) for v in plan.graph.inputs]
+    own.kernels = settle(own.graph, own.kernels, signed=target.cpu.arch != "x86_64")
     own.kernels = assign(own.graph, own.kernels, lambda kernel: registry.demand(kernel, target))
     return own
 
@@ -145,10 +151,14 @@ def _with_layouts(plan: Plan, target: Target) -> Plan:
 def _program(kernel: Kernel, target: Target) -> Any:
     """The tuned program of a kernel, or what the generic composition makes of it."""
     from edgec.backends.tvm import compose, lower
+    from edgec.backends.tvm.exact import uncontracted
     from edgec.kernels import registry
 
     program = registry.program(kernel, target, lower.lower)
-    return compose.build(kernel, target, lower.lower) if program is None else program
+    program = compose.build(kernel, target, lower.lower) if program is None else program
+    if any(in_bytes(v.quant) for v in (*kernel.inputs, *kernel.outputs)):
+        return replace(program, func=uncontracted(program.func))
+    return program
 
 
 def _write(described: entry.Entry, code: bytes, constants: bytes, target: Target,

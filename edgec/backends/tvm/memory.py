@@ -15,7 +15,7 @@ from edgec.errors import InternalError
 from edgec.ir.graph import Value
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
 from edgec.plan.memory import Arena, Buffer, plan_arena
-from edgec.plan.plan import Kernel, Plan
+from edgec.plan.plan import PLAIN, Kernel, Plan, stored_constant
 
 ALIGNMENT = 64  # a cache line of every core that we know, and the widest vector
 
@@ -86,11 +86,11 @@ def place_everything(plan: Plan, programs: dict[int, TensorProgram], lowered: di
             source, destination = _alias(kernel)
             begin, end = homes[id(source)], homes[id(destination)]
             if isinstance(begin, Place) and isinstance(end, Place) and begin != end:  # never the arena: _find_homes
-                copies[moment] = [Copy(begin, end, source.type.nbytes, kernel.where)]
+                copies[moment] = [Copy(begin, end, PLAIN.nbytes(source), kernel.where)]
             continue
         for argument in program.args:
             if isinstance(argument, (Input, Output)):
-                touch(homes[id(argument.value)], moment, kernel.layout(argument.value).nbytes(argument.value.type))
+                touch(homes[id(argument.value)], moment, kernel.layout(argument.value).nbytes(argument.value))
         for number, scratch in enumerate(_scratch(program, lowered[moment])):
             touch(_scratch_name(moment, number), moment, scratch.nbytes)
     for moment, program in programs.items():
@@ -142,7 +142,7 @@ def calls(layout: Layout, plan: Plan, programs: dict[int, TensorProgram], lowere
 
 def _alias(kernel: Kernel) -> tuple[Value, Value]:
     source, destination = kernel.nodes[0].input(0), kernel.nodes[-1].outputs[0]
-    if source is None or len(kernel.nodes) != 1 or source.type.nbytes != destination.type.nbytes:
+    if source is None or len(kernel.nodes) != 1 or PLAIN.nbytes(source) != PLAIN.nbytes(destination):
         raise InternalError("a kernel that is no view was planned as an alias", where=kernel.where)
     return source, destination
 
@@ -169,7 +169,7 @@ def _find_homes(plan: Plan, programs: dict[int, TensorProgram], constants: _Cons
         if moment in aliases:
             source, destination = aliases[moment]
             if source.const is not None:
-                homes[id(source)] = constants.place(source.const)
+                homes[id(source)] = constants.place(stored_constant(source))
             homes.setdefault(id(destination), homes[id(source)])
         else:
             for value in kernel.outputs:
