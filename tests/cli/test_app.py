@@ -5,7 +5,7 @@ import time
 
 def test_help_lists_every_command(edgec):
     done = edgec("--help")
-    for name in ("build", "run", "verify", "bench", "inspect", "targets", "doctor"):
+    for name in ("build", "run", "verify", "compare", "bench", "inspect", "targets", "doctor"):
         assert f"\n  {name} " in done.out
 
 
