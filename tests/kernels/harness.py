@@ -20,8 +20,8 @@ from edgec.ir.interpret import interpret
 from edgec.ir.quantize import dequantize, quantize
 from edgec.ir.types import DType, TensorType
 from edgec.ops.semantics import make_node
-from edgec.plan.kernels import group
 from edgec.plan.grids import settle
+from edgec.plan.kernels import group
 from edgec.plan.layout import Demand, assign
 from edgec.plan.plan import Kernel, Layout, in_bytes, stored_dtype
 from edgec.target import Cpu, Target, load_target
