@@ -10,10 +10,11 @@ from __future__ import annotations
 from math import prod
 
 from edgec.kernels import quantized
-from edgec.kernels.emit import Writer, lanes, load, loop, store, vectorized, write
+from edgec.kernels.emit import Writer, lanes, load, parallel, store, vectorized, write
 from edgec.kernels.epilogue import Lower, pack_channels
 from edgec.kernels.machine import known_machine, machine
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
+from edgec.kernels.window import PARTS, share
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel, Layout, in_bytes, stored_constant
@@ -71,7 +72,8 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
         y = writer.pointer(Output(result), (samples, total, b), quantized.dtype(result))
         first = 0
         for part, length, quant in parts:
-            with loop(samples) as n, loop(length) as i:
+            shares = min(length, -(-PARTS // samples))
+            with parallel(samples, shares) as (n, turn), share(length, (turn, shares)) as i:
                 if quant == result.quant:
                     store(y, load(part, n, i, lanes(0, b)), n, first + i, lanes(0, b))
                 else:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from edgec.kernels import convolution, epilogue
 from edgec.kernels.convolution import Convolution
-from edgec.kernels.emit import Expr, Writer, lanes, load, local, loop, splat, store, unrolled, vectorized, write
+from edgec.kernels.emit import Expr, Writer, lanes, load, local, parallel, splat, store, unrolled, vectorized, write
 from edgec.kernels.epilogue import Epilogue, Lower, pack_channels
 from edgec.kernels.machine import Tile, known_machine, machine
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
-from edgec.kernels.window import Area, Block, areas, each, taps, too_many_sides
+from edgec.kernels.window import PARTS, Area, Block, areas, count_parts, each, taps, too_many_sides
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -88,8 +88,10 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
                 with vectorized(b) as e:
                     store(y, value(e), *position, e)
 
-        with loop(conv.n) as n, loop(blocks) as c:
-            for area in areas(window, choose(cpu.registers, conv)):
+        chosen = choose(cpu.registers, conv)
+        parts = count_parts(window, chosen, -(-PARTS // (conv.n * blocks)))
+        with parallel(conv.n, blocks, parts) as (n, c, part):
+            for area in areas(window, chosen, (part, parts)):
                 tile(n, c, area)
 
     return write(kernel.name, body, ALGORITHM)

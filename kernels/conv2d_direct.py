@@ -16,7 +16,6 @@ Source:   Georganas et al., Anatomy of High-Performance Deep Learning Convolutio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
@@ -33,6 +32,7 @@ from edgec.kernels.emit import (
     load,
     local,
     loop,
+    parallel,
     prefetch,
     splat,
     store,
@@ -43,7 +43,19 @@ from edgec.kernels.emit import (
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
-from edgec.kernels.window import Area, Block, areas, count_areas, each, runs, taps, too_many_sides
+from edgec.kernels.window import (
+    PARTS,
+    Area,
+    Block,
+    areas,
+    count_areas,
+    count_parts,
+    each,
+    pick,
+    runs,
+    taps,
+    too_many_sides,
+)
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -136,21 +148,20 @@ class _Direct:
     def body(self) -> None:
         """Loops over samples and groups; over output blocks and positions in the order that moves fewer bytes."""
         self.after.prologue()
-        with loop(self.conv.n) as n, loop(self.conv.groups) as g:
-            if self.positions_first:
-                for area in areas(self.window, self.tile):
-                    for first, blocks in self._block_tiles():
+        n_, groups, pieces = self.conv.n, self.conv.groups, split_even(self.k_blocks, self.tile.blocks)
+        outer = n_ * groups * (1 if self.positions_first else len(pieces))
+        parts = count_parts(self.window, self.tile, -(-PARTS // outer))
+        if self.positions_first:
+            with parallel(n_, groups, parts) as (n, g, part):
+                for area in areas(self.window, self.tile, (part, parts)):
+                    for first, count, blocks in runs(pieces):
+                        with loop(count) as t:
+                            self._tile(n, g, first + t * blocks, blocks, area)
+        else:
+            with parallel(n_, groups, len(pieces), parts) as (n, g, piece, part):
+                for first, blocks in pick(piece, runs(pieces)):
+                    for area in areas(self.window, self.tile, (part, parts)):
                         self._tile(n, g, first, blocks, area)
-            else:
-                for first, blocks in self._block_tiles():
-                    for area in areas(self.window, self.tile):
-                        self._tile(n, g, first, blocks, area)
-
-    def _block_tiles(self) -> Iterator[tuple[Expr, int]]:
-        """Every tile of output blocks of a group, inside its loop: the first block and how many."""
-        for first, count, blocks in runs(split_even(self.k_blocks, self.tile.blocks)):
-            with loop(count) as t:
-                yield first + t * blocks, blocks
 
     def _tile(self, n: Expr, g: Expr, first: Expr, blocks: int, area: Area) -> None:
         """One register tile: start from the bias, reduce, finish, store."""

@@ -49,6 +49,7 @@ from edgec.kernels.emit import (
     local,
     loop,
     only_if,
+    parallel,
     splat,
     store,
     unrolled,
@@ -58,7 +59,7 @@ from edgec.kernels.emit import (
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
-from edgec.kernels.window import runs
+from edgec.kernels.window import pick, runs
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -274,27 +275,40 @@ class _Winograd:
         self.weights = writer.pointer(Constant(packed), packed.shape)
         bias = convolution.bias(node, self.k_blocks * b)
         self.bias = None if bias is None else writer.pointer(Constant(bias), bias.shape)
-        self.inputs = _workspace(writer, size * size, self.c_blocks * chosen.chunk * b)
+        self.alone = conv.n == 1 and _count_tiles(conv, chosen.m) <= chosen.chunk  # one chunk holds all tiles
+        self.inputs = _workspace(writer, size * size, self.c_blocks * chosen.chunk * b, not self.alone)
         self.sums = _workspace(writer, size * size, chosen.chunk * self.tile.blocks * b)
         self.after = Epilogue(kernel, b, lower, writer)
         out = (conv.n, self.k_blocks, window.oh, window.ow, b)
         self.y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel)), out)
 
     def body(self) -> None:
-        """Loops over samples, chunks of tiles, tiles of output blocks."""
+        """Loops over samples, chunks of tiles, tiles of output blocks: threads share the chunks, or the output blocks
+        of the only chunk, once all of its inputs are there.
+        """
         self.after.prologue()
-        total = _count_tiles(self.conv, self.chosen.m)
-        with loop(self.conv.n) as n, loop(-(-total // self.chosen.chunk)) as chunk:
+        total, pieces = _count_tiles(self.conv, self.chosen.m), runs(split_even(self.k_blocks, self.tile.blocks))
+        if self.alone:
+            with parallel(self.c_blocks) as (c,), loop(total) as t:
+                self._input(0, c, t, t)
+            with parallel(sum(count for _, count, _ in pieces)) as (piece,):
+                for first, blocks in pick(piece, pieces):
+                    self._blocks(0, first, blocks, 0, total)
+            return
+        with parallel(self.conv.n, -(-total // self.chosen.chunk)) as (n, chunk):
             first = chunk * self.chosen.chunk
             count = self.chosen.chunk if total % self.chosen.chunk == 0 else least(self.chosen.chunk, total - first)
             with loop(self.c_blocks) as c, loop(count) as t:
                 self._input(n, c, first + t, t)
-            for start, repeats, blocks in runs(split_even(self.k_blocks, self.tile.blocks)):
+            for start, repeats, blocks in pieces:
                 with loop(repeats) as r:
-                    block = start + r * blocks
-                    self._products(block, blocks)
-                    with loop(count) as t, loop(blocks) as k:
-                        self._output(n, block + k, first + t, t * blocks + k)
+                    self._blocks(n, start + r * blocks, blocks, first, count)
+
+    def _blocks(self, n: Expr, block: Expr, blocks: int, first: Expr, count: Expr) -> None:
+        """Products and outputs of some output blocks for the tiles of a chunk."""
+        self._products(block, blocks)
+        with loop(count) as t, loop(blocks) as k:
+            self._output(n, block + k, first + t, t * blocks + k)
 
     def _input(self, n: Expr, c: Expr, tile: Expr, t: Expr) -> None:
         """Write B^T d B of one tile and one block of channels."""
@@ -443,7 +457,7 @@ class _Winograd:
                 store(self.y, result(e), *position, e)
 
 
-def _workspace(writer: Writer, parts: int, numbers: int) -> Buffer:
+def _workspace(writer: Writer, parts: int, numbers: int, per_thread: bool = True) -> Buffer:
     """Scratch memory [parts, numbers], each part rounded up to an odd number of cache lines of 16 numbers."""
     numbers = 16 * (-(-numbers // 16) | 1)
-    return writer.pointer(Workspace(4 * parts * numbers), (parts, numbers))
+    return writer.pointer(Workspace(4 * parts * numbers, per_thread), (parts, numbers))

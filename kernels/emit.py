@@ -44,6 +44,11 @@ def loop(extent: Expr, start: int = 0) -> AbstractContextManager[Expr]:
     return nullcontext(start) if extent == 1 else T.serial(start, start + extent)
 
 
+def span(start: Expr, stop: Expr) -> AbstractContextManager[Expr]:
+    """A loop from `start` up to, not including, `stop`."""
+    return T.serial(start, stop)
+
+
 @contextmanager
 def parallel(*extents: int) -> Iterator[tuple[Expr, ...]]:
     """One loop over all combinations of indices, in row-major order, whose iterations threads may share.

@@ -11,7 +11,21 @@ Numerics: `_PARTS` partial sums per channel, which also keeps the rounding error
 from __future__ import annotations
 
 from edgec.kernels import epilogue, quantized
-from edgec.kernels.emit import Expr, Writer, broadcast, lanes, load, local, loop, splat, store, vectorized, write
+from edgec.kernels.emit import (
+    Expr,
+    Writer,
+    broadcast,
+    either,
+    lanes,
+    load,
+    local,
+    loop,
+    parallel,
+    splat,
+    store,
+    vectorized,
+    write,
+)
 from edgec.kernels.epilogue import Epilogue, Lower, geometry
 from edgec.kernels.machine import known_machine, machine
 from edgec.kernels.program import Input, Output, TensorProgram
@@ -92,11 +106,11 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
                 for e in range(channels):
                     store(y, result(e), n, c * b + e)
 
-        with loop(n_) as n:
-            if c_ // b:
-                with loop(c_ // b) as c:
-                    column(n, c, b)
-            if c_ % b:
-                column(n, c_ // b, c_ % b)
+        whole, rest = divmod(c_, b)
+        with parallel(n_, blocks) as (n, c):
+            if whole and rest:
+                either(c < whole, lambda: column(n, c, b), lambda: column(n, whole, rest))
+            else:
+                column(n, c, rest or b)
 
     return write(kernel.name, body, ALGORITHM)

@@ -31,6 +31,7 @@ from edgec.kernels.emit import (
     load,
     local,
     loop,
+    parallel,
     splat,
     store,
     unrolled,
@@ -40,7 +41,7 @@ from edgec.kernels.emit import (
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
-from edgec.kernels.window import runs
+from edgec.kernels.window import PARTS, Part, pick, runs, share
 
 from edgec.ir.graph import Node, Value
 from edgec.ir.types import DType
@@ -173,7 +174,7 @@ class _Writer:
             self.b = self._factor(node.operand(1), (size.k, size.n), writer)
             if size.m >= _PACK or size.n % lanes_:
                 length = size.k * self.tile.blocks * lanes_
-                self.panel = writer.pointer(Workspace(4 * length), (length,))
+                self.panel = writer.pointer(Workspace(4 * length, per_thread=True), (length,))
         start = offsets(node, self.vectors * lanes_)
         self.start = None if start is None else writer.pointer(Constant(start), start.shape)
         self.after = Epilogue(kernel, lanes_, lower, writer, axis=-1)
@@ -185,21 +186,22 @@ class _Writer:
         return writer.pointer(argument, (count, *matrix))
 
     def body(self) -> None:
-        """Loops over products, tiles of columns, tiles of rows; a short last vector of a row has a tile of its own."""
+        """Loops over products, tiles of columns, tiles of rows; a short last vector of a row has a tile of its own.
+        Threads share the first two, and the rows where that is not enough and no tile of columns is packed for them.
+        """
         self.after.prologue()
-        rest = self.size.n % self.cpu.lanes
-        with loop(self.size.t) as t:
-            for first, count, vectors in runs(split_even(self.vectors, self.tile.blocks)):
-                last = first + count * vectors == self.vectors
-                alone = count - 1 if last and rest else count  # tiles of whole vectors
-                if alone:
-                    with loop(alone) as tile:
-                        self._columns(t, first + tile * vectors, vectors, self.cpu.lanes)
-                if alone < count:
-                    self._columns(t, first + alone * vectors, vectors, rest)
+        pieces, rest = split_even(self.vectors, self.tile.blocks), self.size.n % self.cpu.lanes
+        tiles = runs(pieces, lambda first, count: not rest or first + count < self.vectors)
+        parts = 1
+        if self.panel is None:
+            parts = min(-(-PARTS // (self.size.t * len(pieces))), -(-self.size.m // self.tile.columns))
+        with parallel(self.size.t, len(pieces), parts) as (t, piece, part):
+            for first, vectors in pick(piece, tiles):
+                short = rest and isinstance(first, int) and first + vectors == self.vectors
+                self._columns(t, first, vectors, rest if short else self.cpu.lanes, (part, parts))
 
-    def _columns(self, t: Expr, first: Expr, vectors: int, last: int) -> None:
-        """All rows of one tile of columns, whose last vector has `last` numbers."""
+    def _columns(self, t: Expr, first: Expr, vectors: int, last: int, part: Part) -> None:
+        """A part of the rows of one tile of columns, whose last vector has `last` numbers."""
         size, lanes_ = self.size, self.cpu.lanes
 
         def packed(source: Buffer, start: Expr) -> Callable[[Expr, Expr], Expr]:
@@ -217,7 +219,7 @@ class _Writer:
                 return load(self.b, batch, k, lanes((first + v) * lanes_, lanes_))
 
         for row, count, rows in runs(split_even(size.m, self.tile.columns)):
-            with loop(count) as tile:
+            with share(count, part, last=row > 0) as tile:
                 self._tile(t, row + tile * rows, rows, first, vectors, last, weight)
 
     def _pack(self, t: Expr, first: Expr, vectors: int, last: int) -> None:

@@ -8,10 +8,11 @@ Applies when: every node is pointwise, one result of rank 3 or 4, float32 or byt
 from __future__ import annotations
 
 from edgec.kernels import epilogue, quantized
-from edgec.kernels.emit import Writer, loop, store, unrolled, vectorized, write
+from edgec.kernels.emit import Writer, parallel, store, unrolled, vectorized, write
 from edgec.kernels.epilogue import Epilogue, Lower, geometry
 from edgec.kernels.machine import known_machine, machine
 from edgec.kernels.program import Output, TensorProgram
+from edgec.kernels.window import PARTS, share
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -47,7 +48,9 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
         shape = (n_, blocks, 1, positions, b)
         y = writer.pointer(Output(result, epilogue.replaceable(kernel)), shape, quantized.dtype(result))
         after.prologue()
-        with loop(n_) as n, loop(blocks) as c, loop(positions // unroll) as p, unrolled(unroll) as u:
+        parts = min(-(-PARTS // (n_ * blocks)), positions // unroll)
+        with parallel(n_, blocks, parts) as (n, c, part), share(positions // unroll, (part, parts)) as p, \
+                unrolled(unroll) as u:
             place = (n, c, 0, p * unroll + u)
             value = after.finish(place)
             with vectorized(b) as e:

@@ -19,7 +19,7 @@ from edgec.kernels.emit import (
     lanes,
     load,
     local,
-    loop,
+    parallel,
     splat,
     store,
     unrolled,
@@ -29,7 +29,7 @@ from edgec.kernels.emit import (
 from edgec.kernels.epilogue import Epilogue, Lower, geometry
 from edgec.kernels.machine import Tile, known_machine, machine
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
-from edgec.kernels.window import Area, Block, Window, areas, each, of_node, taps, too_many_sides
+from edgec.kernels.window import PARTS, Area, Block, Window, areas, count_parts, each, of_node, taps, too_many_sides
 from tvm import tirx
 
 from edgec.ir.graph import Node
@@ -142,8 +142,10 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
                     with vectorized(b) as e:
                         store(y, value(e), *position, e)
 
-        with loop(n_) as n, loop(blocks) as c:
-            for area in areas(window, _tile(cpu.registers, window)):
+        chosen = _tile(cpu.registers, window)
+        parts = count_parts(window, chosen, -(-PARTS // (n_ * blocks)))
+        with parallel(n_, blocks, parts) as (n, c, part):
+            for area in areas(window, chosen, (part, parts)):
                 tile(n, c, area)
 
     return write(kernel.name, body, ALGORITHM)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from edgec.kernels.emit import Expr, inside, loop, unrolled, when
+from edgec.kernels.emit import Expr, inside, loop, span, unrolled, when
 from edgec.kernels.machine import Tile, split_even
 
 from edgec.ir.graph import Node
@@ -25,6 +25,9 @@ class Block:
     columns: int
 
 
+Part = tuple[Expr, int]  # which part, of how many
+WHOLE: Part = (0, 1)
+PARTS = 16  # of a kernel's work that threads take one by one: enough that 4 threads end at nearly the same time
 _SIDES = 100  # tiles x taps that are written out: with 28 accumulators each, about 50 KiB of code
 
 
@@ -99,18 +102,44 @@ class Area:
         return Block(0, self.rows, 0, self.columns)
 
 
-def areas(window: Window, tile: Tile) -> Iterator[Area]:
-    """Every tile, each inside the loops that it needs: write the tile's code while the iterator stands on it."""
+def areas(window: Window, tile: Tile, part: Part = WHOLE) -> Iterator[Area]:
+    """Every tile of a part of the output, each inside the loops that it needs: write the tile's code while the iterator
+    stands on it.
+    """
+    if tile.rows == 1 and window.oh == 1:
+        yield from _along(window, tile, 0, 1, window.rows_inside(0, 1), 0, part)
+        return
     if tile.rows == 1:
-        with loop(window.oh) as row:
+        with share(window.oh, part) as row:
             yield from _along(window, tile, row, 1, window.rows_inside(0, window.oh), row)
         return
     done = 0
     for first, count, length in runs(split_even(window.oh, tile.rows), window.rows_inside):
-        with loop(count) as t:
+        with share(count, part, last=first > 0) as t:
             inside_ = window.rows_inside(first, count * length)
             yield from _along(window, tile, first + t * length, length, inside_, done + t)
         done += count
+
+
+def count_parts(window: Window, tile: Tile, most: int) -> int:
+    """How many parts of nearly equal size, up to `most`, `areas` has: by rows, or one row by columns."""
+    pieces = split_even(window.ow, tile.columns) if window.oh == 1 else split_even(window.oh, tile.rows)
+    return max(1, min(most, len(pieces)))
+
+
+@contextmanager
+def share(count: int, part: Part, last: bool = True) -> Iterator[Expr]:
+    """A loop over the part's share of `count` things; a thing alone belongs to the last part, or to the first."""
+    index, parts = part
+    if parts == 1:
+        with loop(count) as t:
+            yield t
+    elif count == 1:
+        with when(index == (parts - 1 if last else 0)):
+            yield 0
+    else:
+        with span(count * index // parts, count * (index + 1) // parts) as t:
+            yield t
 
 
 def count_areas(window: Window, tile: Tile) -> int:
@@ -127,11 +156,12 @@ def too_many_sides(window: Window, tile: Tile) -> str | None:
     return None
 
 
-def _along(window: Window, tile: Tile, row: Expr, rows: int, rows_inside: bool, before: Expr) -> Iterator[Area]:
+def _along(window: Window, tile: Tile, row: Expr, rows: int, rows_inside: bool, before: Expr,
+           part: Part = WHOLE) -> Iterator[Area]:
     pieces = split_even(window.ow, tile.columns)
     done = 0
     for first, count, length in runs(pieces, window.columns_inside):
-        with loop(count) as t:
+        with share(count, part, last=first > 0) as t:
             yield Area(row, rows, first + t * length, length, rows_inside,
                        window.columns_inside(first, count * length), before * len(pieces) + done + t)
         done += count
@@ -184,6 +214,21 @@ def runs(pieces: Sequence[tuple[int, int]], joins: Callable[[int, int], bool] = 
         else:
             result.append((first, 1, length))
     return result
+
+
+def pick(index: Expr, found: Sequence[tuple[int, int, int]]) -> Iterator[tuple[Expr, int]]:
+    """The `index`-th piece of `runs`, its start and length: write its code while the iterator stands on it.
+
+    What is written appears once for each length, and one of the copies runs.
+    """
+    done = 0
+    for number, (first, count, length) in enumerate(found):
+        here = [] if done == 0 else [index >= done]
+        if number < len(found) - 1:
+            here.append(index < done + count)
+        with when(inside(*here) if here else None):
+            yield (first if count == 1 else first + (index - done) * length), length
+        done += count
 
 
 def pair(node: Node, name: str) -> tuple[int, int]:
