@@ -48,7 +48,7 @@ def main() -> None:
         feeds = {name: data[name] for name in data.files}
     try:
         bundle, digest = build(Path(model), feeds, target, int(threads), precision, Path(folder), digest)
-        engine = edgec.open_bundle(bundle)
+        engine = edgec.open_bundle(bundle, threads=int(threads))
         feeds = {port.name: feeds[port.name] for port in engine.inputs}
         outputs = engine.run(feeds)
     except EdgecError as error:
