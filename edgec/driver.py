@@ -24,7 +24,10 @@ from edgec.report import kernel_rows, model_facts, pass_rows, render, stage_rows
 from edgec.staging import staged
 from edgec.target import Target, load_target
 
-PRECISIONS = ("float32",)
+_PRECISIONS = {  # by kind of target, the default first
+    "jetson": ("auto", "float16", "float32", "int8"),  # auto: the board builds what there is and keeps the fastest
+}
+_ELSEWHERE = ("float32",)
 _TOOLS = ("apache-tvm", "numpy", "onnx", "onnxruntime", "torch", "ziglang")
 MOST_THREADS = 64  # of one engine, as in runtime/c/edgec_pool.h
 _NAME_LIMIT = 48  # characters; the name becomes part of C identifiers and file names
@@ -57,7 +60,7 @@ class BuildOptions:
 
 def build(source: Any, target: str | Target, output: str | Path | None = None, *,
           inputs: InputSpecs | None = None, values: Mapping[str, np.ndarray] | None = None,
-          precision: str = "float32", require: str = "", toolchain: str = "", threads: int = 0,
+          precision: str = "", require: str = "", toolchain: str = "", threads: int = 0,
           trust_pickle: bool = False, factory: str = "", submodule: str = "", example_inputs: Any = None,
           golden: str | Path | None = None, samples: int = 4, seed: int = 0, name: str = "",
           progress: Progress = silent) -> Path:
@@ -67,6 +70,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     NAME-TARGET in the current folder. An existing bundle there is replaced at the end and in one step; after an error
     it is as it was. inputs, values, trust_pickle, factory, submodule, example_inputs: see
     `edgec.load`.
+    precision: the number format, empty for the target's usual one. A target with choices made (JetPack release, DLA
+    core) comes from `edgec.target.configure`.
     require="native": no fallback. toolchain: prefix of an own cross compiler. threads: at most this many at run
     time; 0: as many as the target has cores.
     golden: a .npz with real inputs for the golden set; otherwise `samples` random ones are drawn from `seed`.
@@ -75,7 +80,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     the engine does not give the model's numbers.
     """
     chosen = load_target(target) if isinstance(target, str) else target
-    _check_options(precision, require, threads, samples, golden)
+    precision = _precision(precision, chosen)
+    _check_options(require, threads, samples, golden)
     title = name or _title(source)
     place = Path(output) if output is not None else Path(f"{title}-{chosen.name}")
     place = _check_place(place)
@@ -105,6 +111,7 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
 
     with staged(place) as folder:
         artifacts = _compile(plans, chosen, folder, _identifier(title), options, progress)
+        reference = reference.loosened(max(float(a.meta.get("tolerance", 0.0)) for a in artifacts))
         reference.write(folder / bundles.GOLDEN)
         progress("check", None, "the engine against the golden set")
         outcome = check(chosen, _ports(graph.inputs), _ports(graph.outputs), artifacts, reference)
@@ -139,9 +146,10 @@ def check(target: Target, inputs: Sequence[Port], outputs: Sequence[Port], stage
     try:
         engine = Engine(target, inputs, outputs, stages)
     except UserError as error:
-        return {"ran": False, "emulated": False, "reason": error.what, "hint": error.hint, "samples": 0, "outputs": []}
+        return {"ran": False, "emulated": False, "note": "", "reason": error.what, "hint": error.hint, "samples": 0,
+                "outputs": []}
     with engine:
-        emulated = engine.emulated
+        emulated, note = engine.emulated, engine.note
         golden = golden.first(1) if emulated else golden
         checks = golden.check(engine.run)
     failed = [c for c in checks if not c.ok]
@@ -150,7 +158,7 @@ def check(target: Target, inputs: Sequence[Port], outputs: Sequence[Port], stage
             "the engine does not give the numbers of the model; nothing was written",
             where="; ".join(f"output {c.name}, sample {c.sample}: off by {c.error:.3g}" for c in failed),
             expected="; ".join(f"at most {c.tolerance:.3g}" for c in failed))
-    return {"ran": True, "emulated": emulated, "reason": "", "hint": "", "samples": len(golden.inputs),
+    return {"ran": True, "emulated": emulated, "note": note, "reason": "", "hint": "", "samples": len(golden.inputs),
             "outputs": [check_row(c) for c in checks]}
 
 
@@ -173,7 +181,8 @@ def _compile(plans: Sequence[Plan], target: Target, folder: Path, name: str, opt
         label = "compile" if len(plans) == 1 else f"compile {index + 1}/{len(plans)}"
         progress(label, None, f"{len(plan.kernels)} kernels with {plan.backend}")
         artifacts.append(find_backend(plan.backend).compile(
-            plan, target, CompileOptions(stage, own, options.threads, options.toolchain, _within(progress, label))))
+            plan, target, CompileOptions(stage, own, options.threads, options.toolchain, options.precision,
+                                         _within(progress, label))))
     return artifacts
 
 
@@ -184,12 +193,19 @@ def _within(progress: Progress, stage: str) -> Progress:
 
 def _cores(target: Target) -> int:
     """How many threads a device can run at once; firmware on a microcontroller has one."""
-    return 1 if target.cpu.arch == "thumb" else min(MOST_THREADS, sum(cluster.cores for cluster in target.clusters) or 1)
+    cores = sum(cluster.cores for cluster in target.clusters) or 1
+    return 1 if target.cpu.arch == "thumb" else min(MOST_THREADS, cores)
 
 
-def _check_options(precision: str, require: str, threads: int, samples: int, golden: str | Path | None) -> None:
-    if precision not in PRECISIONS:
-        raise Unsupported(f"precision {precision!r} is not there yet", expected="one of " + ", ".join(PRECISIONS))
+def _precision(wish: str, target: Target) -> str:
+    """The number format of a build. Raises Unsupported for one that edgec does not have for the target."""
+    known = _PRECISIONS.get(target.kind, _ELSEWHERE)
+    if wish and wish not in known:
+        raise Unsupported(f"there is no precision {wish!r} for {target.name}", expected="one of " + ", ".join(known))
+    return wish or known[0]
+
+
+def _check_options(require: str, threads: int, samples: int, golden: str | Path | None) -> None:
     if require not in ("", "native"):
         raise UserError(f"cannot require {require!r}", expected="native, or nothing")
     if not 0 <= threads <= MOST_THREADS:

@@ -12,6 +12,7 @@ from edgec.bundle import read_bundle
 from edgec.driver import build
 from edgec.errors import InternalError, Unsupported, UserError
 from edgec.runtime import open_bundle
+from edgec.target import configure, load_target
 from tests.models import BLOCKS, Builder, feeds
 from tests.onnx_files import save
 
@@ -104,7 +105,7 @@ def test_build_keeps_the_old_bundle_when_the_engine_is_wrong(model, tmp_path, mo
 def test_build_says_so_when_the_engine_cannot_run_here(model, tmp_path, monkeypatch):
     from edgec.backends.onnxruntime.backend import OnnxRuntimeBackend
 
-    def refuse(self, artifact, target):
+    def refuse(self, artifact, target, threads=None):
         raise UserError("no such processor here", hint="use the device")
 
     monkeypatch.setattr(OnnxRuntimeBackend, "load", refuse)
@@ -140,14 +141,33 @@ def test_build_refuses_when_an_option_is_wrong(model, tmp_path, options, error, 
     assert not (tmp_path / "out").exists()
 
 
-def test_build_falls_back_when_the_own_backend_is_not_there(model, tmp_path):
+def test_build_falls_back_for_what_the_own_backend_does_not_take(tmp_path):
+    b = Builder()
+    y = b("Relu", b.input("x", 1, 3, 3))
+    model = save(b.output(b("Add", b("Det", y), [1.0])), tmp_path / "net.onnx")
     report = read_bundle(build(model, "jetson", tmp_path / "out")).report()
     assert report["target"]["name"] == "jetson-orin-nano"
-    assert {k["backend"] for k in report["kernels"]} == {"onnxruntime"}
-    assert {r["rule"] for k in report["kernels"] for r in k["reason"]} == {"tensorrt.later"}
+    assert [k["backend"] for k in report["kernels"]] == ["tensorrt", "onnxruntime", "tensorrt"]
+    assert {r["rule"] for k in report["kernels"] for r in k["reason"]} == {"tensorrt.operator"}
     with pytest.raises(Unsupported) as caught:
         build(model, "jetson", tmp_path / "out", require="native")
-    assert len(caught.value.refusals) == len(report["kernels"])
+    assert [r.node for r in caught.value.refusals] == ["det"]
+
+
+def test_build_for_a_jetson_is_checked_where_there_is_no_gpu(model, tmp_path):
+    bundle = read_bundle(build(model, configure(load_target("jetson"), jetpack="5.1"), tmp_path / "out"))
+    report = bundle.report()
+    assert {k["backend"] for k in report["kernels"]} == {"tensorrt"}
+    assert report["golden"]["ran"]
+    assert "TensorRT" in report["golden"]["note"]
+    assert bundle.manifest["options"]["precision"] == "auto"
+    assert bundle.target.choices["software"]["tensorrt"] == "8.5.2"
+    assert {"build.py", "run.py", "engine.json", "float16.onnx"} <= set(bundle.stages[0].files)
+    assert bundle.golden().tolerance["gemm"] > 1e-3  # float16
+    with pytest.raises(Unsupported, match="no precision 'int4'"):
+        build(model, "jetson", tmp_path / "out", precision="int4")
+    with pytest.raises(UserError, match="not quantized"):
+        build(model, "jetson", tmp_path / "out", precision="int8")
 
 
 SLOW_BUILD = """

@@ -39,7 +39,7 @@ HEAVY = {  # library -> where it may be imported
 }
 BANNED = re.compile(r"(?i)(^|_|\b)(util|utils|helper|helpers|manager|handler|processor|misc|stuff)(_|\b|$)")
 BANNED_CAMEL = re.compile(r"(Util|Utils|Helper|Helpers|Manager|Handler|Processor)($|[A-Z])")
-OP_HOMES = ("edgec/ops/", "edgec/backends/tvm/lower/", "edgec/compress/torch_ops/", "edgec/passes/")
+OP_HOMES = ("edgec/ops/", "edgec/backends/tvm/lower/", "edgec/backends/tensorrt/", "edgec/compress/torch_ops/", "edgec/passes/")
 VERBS = ("fold_", "fuse_", "eliminate_", "insert_", "convert_", "recognise_", "choose_")
 
 

@@ -30,13 +30,15 @@ class CompileOptions:
     """Where and how a stage is compiled.
 
     folder: an existing empty folder for the files; name: C identifier of the engine; threads: at most this many;
-    toolchain: prefix of a cross compiler (`aarch64-linux-gnu-`), empty for the bundled one.
+    toolchain: prefix of a cross compiler (`aarch64-linux-gnu-`), empty for the bundled one. precision: for backends
+    that choose number formats themselves (TensorRT), empty for their own choice; others follow the graph.
     """
 
     folder: Path
     name: str = "model"
     threads: int = 1
     toolchain: str = ""
+    precision: str = ""
     progress: Progress = silent
 
 

@@ -38,7 +38,14 @@ def command(
         "--output", "-o", help="The bundle's folder itself; else NAME-TARGET in the current folder.")] = None,
     inputs: Inputs = None,
     values: Values = None,
-    precision: Annotated[str, typer.Option(help="Number format of the engine.")] = "float32",
+    precision: Annotated[str, typer.Option(
+        help="Number format of the engine; without it the target's usual one. Jetson: auto, float16, float32, int8.",
+        )] = "",
+    jetpack: Annotated[str, typer.Option(
+        help="JetPack release of a Jetson, such as 6.2; `edgec targets NAME` lists them.")] = "",
+    dla: Annotated[int | None, typer.Option(help="Build for this DLA core of a Jetson.", min=0)] = None,
+    allow_gpu_fallback: Annotated[bool, typer.Option(
+        "--allow-gpu-fallback", help="What the DLA cannot run may run on the GPU.")] = False,
     require: Annotated[str, typer.Option(help="`native`: fail, instead of running a part elsewhere.")] = "",
     threads: Annotated[int, typer.Option(
         min=0, help="At most so many threads at run time; 0: as many as the target has cores.")] = 0,
@@ -57,9 +64,11 @@ def command(
     """Turn a model into a checked bundle for a target."""
     from edgec.bundle import read_bundle
     from edgec.driver import build
+    from edgec.target import configure, load_target
 
+    device = configure(load_target(target), jetpack=jetpack, dla=dla, gpu_fallback=allow_gpu_fallback)
     with Steps(quiet) as steps:
-        folder = build(source, target, output, inputs=parse_shapes(inputs), values=parse_values(values),
+        folder = build(source, device, output, inputs=parse_shapes(inputs), values=parse_values(values),
                        precision=precision, require=require, toolchain=toolchain, threads=threads,
                        trust_pickle=trust_pickle, factory=factory, submodule=submodule, golden=golden,
                        samples=samples, seed=seed, name=name, progress=steps)
@@ -86,9 +95,12 @@ def _print_summary(folder: Path, report: dict[str, Any], elapsed: float) -> None
     print(f"engine       {kernels}; {files}{memory}")
     if golden["ran"]:
         worst = max(golden["outputs"], key=lambda o: o["error"] / o["tolerance"] if o["tolerance"] else 0.0)
-        how = f"{many(golden['samples'], 'sample')}{' under emulation' * golden['emulated']}"
+        how = many(golden["samples"], "sample")
+        how += " under emulation" * (golden["emulated"] and not golden["note"])
         print(f"checked      {how}: largest difference {worst['error']:.3g} of {worst['tolerance']:.3g} allowed "
               f"({worst['name']})")
+        if golden["note"]:
+            print(f"             by {golden['note']}")
     else:
         print(f"checked      not here: {golden['reason']}")
     refusals = [r for k in report["kernels"] if k["backend"] != target["backends"][0] for r in k["reason"]]

@@ -31,17 +31,17 @@ def command(
     golden = bundle.golden()
     with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages) as engine:
         checks = golden.check(engine.run)
-        emulated = engine.emulated
+        emulated, note = engine.emulated, engine.note
     passed = all(c.ok for c in checks)
     if as_json:
         print_json({"bundle": str(folder), "target": bundle.target.name, "samples": len(golden.inputs),
-                    "emulated": emulated, "passed": passed, "outputs": [check_row(c) for c in checks]})
+                    "emulated": emulated, "note": note, "passed": passed, "outputs": [check_row(c) for c in checks]})
     else:
         print_table(["output", "#largest error", "#tolerance", "#largest magnitude", "#sample", "result"],
                     [[c.name, f"{c.error:.3g}", f"{c.tolerance:.3g}", f"{c.magnitude:.4g}", c.sample,
                       "ok" if c.ok else "WRONG"] for c in checks])
         verdict = "passed" if passed else "FAILED"
-        how = many(len(golden.inputs), "sample") + " under emulation" * emulated
-        print(f"{bundle.name} for {bundle.target.name}: {verdict}, {how}")
+        how = many(len(golden.inputs), "sample") + " under emulation" * (emulated and not note)
+        print(f"{bundle.name} for {bundle.target.name}: {verdict}, {how}" + f"; by {note}" * bool(note))
     if not passed:
         raise typer.Exit(FAILED)

@@ -64,7 +64,7 @@ def _golden(golden: Mapping[str, Any]) -> str:
                 "<p>Run <code>edgec verify</code> on the bundle where the engine can run.</p>")
     rows = [[_code(r["name"]), f"{r['error']:.3g}", f"{r['tolerance']:.3g}", f"{r['magnitude']:.4g}"]
             for r in golden["outputs"]]
-    how = "under emulation, " if golden["emulated"] else ""
+    how = f"{golden['note'] or 'under emulation'}, " if golden["emulated"] else ""
     return (f"<h2>Numbers</h2><p>Largest difference to ONNX Runtime on the original model, {how}"
             f"{many(golden['samples'], 'sample')}.</p>"
             + _table(["output", "#largest error", "#tolerance", "#largest magnitude"], rows))

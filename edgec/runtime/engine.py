@@ -37,6 +37,11 @@ class Engine:
         """True if a stage runs on an emulated processor: its numbers are right, its times say nothing."""
         return any(runner.emulated for _, runner in self._stages)
 
+    @property
+    def note(self) -> str:
+        """What a reader of its numbers should know, empty for an engine that runs as it does on its device."""
+        return "; ".join(dict.fromkeys(text for _, r in self._stages if (text := getattr(r, "note", ""))))
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name.
 

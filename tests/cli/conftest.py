@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgec.driver import build
-from tests.models import BLOCKS
+from tests.models import BLOCKS, Builder
 from tests.onnx_files import save
 
 
@@ -46,6 +46,13 @@ def edgec() -> Callable[..., Outcome]:
 def model(tmp_path: Path) -> Path:
     """A small ONNX file with the input x [1, 4, 9, 7]."""
     return save(BLOCKS["depthwise_separable"](), tmp_path / "net.onnx")
+
+
+@pytest.fixture
+def unparsed(tmp_path: Path) -> Path:
+    """A small ONNX file of which a Jetson's TensorRT does not parse the operator Det."""
+    b = Builder()
+    return save(b.output(b("Add", b("Det", b("Relu", b.input("x", 1, 3, 3))), [1.0])), tmp_path / "unparsed.onnx")
 
 
 @pytest.fixture(scope="session")

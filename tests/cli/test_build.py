@@ -39,23 +39,35 @@ def test_build_binds_shapes_and_values(edgec, tmp_path):
     assert done.code == 0
 
 
-def test_build_lists_why_kernels_fall_back(edgec, model, tmp_path):
-    done = edgec("build", model, "-t", "jetson", "-o", tmp_path / "out")
+def test_build_lists_why_kernels_fall_back(edgec, unparsed, tmp_path):
+    done = edgec("build", unparsed, "-t", "jetson", "-o", tmp_path / "out")
     assert done.code == 0
     assert "jetson-orin-nano" in done.out
     assert "not on tensorrt" in done.err
-    assert "[tensorrt.later]" in done.err
+    assert "[tensorrt.operator]" in done.err
+
+
+def test_build_takes_a_jetpack_release_and_refuses_a_missing_dla(edgec, model, tmp_path):
+    done = edgec("build", model, "-t", "jetson", "--jetpack", "5.1", "-o", tmp_path / "out")
+    assert done.code == 0
+    assert "model in ONNX Runtime" in done.out
+    target = edgec("inspect", tmp_path / "out", "--json").json["manifest"]["target"]
+    assert target["choices"]["software"]["cuda"] == "11.4"
+    done = edgec("build", model, "-t", "jetson", "--dla", "0", "-o", tmp_path / "dla")
+    assert done.code == 2
+    assert "no DLA core 0" in done.err
 
 
 @pytest.mark.parametrize(("arguments", "code", "text"), [
     (["{model}", "-t", "rpi44"], 2, "no target 'rpi44'"), (["nowhere.onnx", "-t", "onnxruntime"], 2, "nowhere.onnx"),
     (["{model}", "-t", "onnxruntime", "--input", "x"], 2, "cannot read the input"), (["{model}"], 2, "--target"),
-    (["{model}", "-t", "jetson", "--require", "native"], 3, "tensorrt.later"),
+    (["{unparsed}", "-t", "jetson", "--require", "native"], 3, "tensorrt.operator"),
+    (["{model}", "-t", "jetson", "--jetpack", "3"], 2, "no JetPack '3'"),
     (["{model}", "-t", "onnxruntime", "--precision", "int8"], 3, "int8"),
-], ids=["target", "file", "shape", "no-target", "native", "precision"])
-def test_build_fails_with_one_message_when_the_input_is_wrong(edgec, model, tmp_path, arguments, code, text):
+], ids=["target", "file", "shape", "no-target", "native", "jetpack", "precision"])
+def test_build_fails_with_one_message_when_the_input_is_wrong(edgec, model, unparsed, tmp_path, arguments, code, text):
     before = set(tmp_path.iterdir())
-    done = edgec("build", *[a.format(model=model) for a in arguments])
+    done = edgec("build", *[a.format(model=model, unparsed=unparsed) for a in arguments])
     assert done.code == code
     assert text in done.err
     assert "Traceback" not in done.err

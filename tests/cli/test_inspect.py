@@ -1,4 +1,4 @@
-def test_inspect_shows_a_model_and_its_refusals(edgec, model):
+def test_inspect_shows_a_model_and_its_refusals(edgec, model, unparsed):
     done = edgec("inspect", model, "-t", "jetson", "-t", "onnxruntime", "--json", "-q")
     assert done.code == 0
     facts = done.json
@@ -7,15 +7,16 @@ def test_inspect_shows_a_model_and_its_refusals(edgec, model):
     assert facts["after"]["macs"] > 0
     jetson, ort = facts["targets"]
     assert jetson["targets"] == ["jetson-orin-nano"]
-    assert len(jetson["refused"]) == jetson["kernels"]
-    assert ort["refused"] == []
+    assert jetson["refused"] == ort["refused"] == []
+    (jetson,) = edgec("inspect", unparsed, "-t", "jetson", "--json", "-q").json["targets"]
+    assert [r["rule"] for r in jetson["refused"]] == ["tensorrt.operator"]
 
 
-def test_inspect_prints_tables(edgec, model):
-    done = edgec("inspect", model, "-t", "jetson", "-q")
+def test_inspect_prints_tables(edgec, unparsed):
+    done = edgec("inspect", unparsed, "-t", "jetson", "-q")
     assert "multiply-adds" in done.out
-    assert "tensorrt takes 0 of" in done.out
-    assert "tensorrt.later" in done.out
+    assert "tensorrt takes 2 of 3 kernels" in done.out
+    assert "[tensorrt.operator]" in done.out
 
 
 def test_inspect_prints_the_graph_when_asked(edgec, model):
