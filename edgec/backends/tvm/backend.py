@@ -115,6 +115,7 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
         "threads": options.threads, "thread_bytes": layout.thread_nbytes,
         "algorithms": dict(sorted(Counter(p.algorithm for p in programs.values()).items())),
         "kernel_algorithms": {plan.kernels[i].name: p.algorithm for i, p in programs.items()},
+        "steps": entry.step_rows(steps),
     }
     return Artifact("tvm", options.folder, ports[0], ports[1], files, meta)
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from edgec.backends.base import Port
-from edgec.errors import UserError
+from edgec.errors import InternalError, UserError
 from edgec.ir.types import DType
 
 ABI = 2  # EDGEC_ENGINE_ABI of runtime/c/edgec_engine.h
@@ -49,6 +50,7 @@ class Call:
     """One phase of a kernel. writes: for each argument, whether the function writes through it; label: for a comment.
 
     extent: iterations that threads may share, given to the function as two more arguments, first and last; 0: none.
+    kernel: name of the kernel in the plan.
     """
 
     symbol: str
@@ -56,6 +58,7 @@ class Call:
     writes: tuple[bool, ...]
     label: str = ""
     extent: int = 0
+    kernel: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Copy:
     destination: Place
     nbytes: int
     label: str = ""
+    kernel: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,12 @@ def header(entry: Entry) -> str:
     return "\n".join(lines)
 
 
-def source(entry: Entry) -> str:
-    """The text of NAME.c: strict C11 without a C library."""
+def source(entry: Entry, clock: str = "") -> str:
+    """The text of NAME.c: strict C11 without a C library.
+
+    clock: a C function that returns nanoseconds. With it the last output, uint64 [steps + 1], gets the time of each
+    step, and then the time of none, which each of them includes.
+    """
     name, macro = entry.name, entry.name.upper()
     inputs, outputs = (f"{name}_{kind}s" if ports else "NULL" for kind, ports in
                        (("input", entry.inputs), ("output", entry.outputs)))
@@ -144,6 +152,8 @@ def source(entry: Entry) -> str:
     for kind, ports in (("input", entry.inputs), ("output", entry.outputs)):
         lines += _table(name, kind, ports)
     lines += _declarations(entry.steps)
+    if clock:
+        lines += [f"uint64_t {clock}(void);", ""]
     if any(isinstance(step, Copy) for step in entry.steps):
         lines += ["static void copy(const void *from, void *to, size_t bytes) {",
                   "  const unsigned char *source = from;", "  unsigned char *destination = to;",
@@ -160,7 +170,8 @@ def source(entry: Entry) -> str:
               "  (void)inputs, (void)outputs, (void)memory, (void)constants, (void)threads;", *_checks(entry)]
     if entry.spreads:
         lines.append("  const frame frame = {inputs, outputs, memory, threads};")
-    lines += [*(_step(entry, number, step) for number, step in enumerate(entry.steps)), "  return EDGEC_OK;", "}", "",
+    steps = [_step(entry, number, step) for number, step in enumerate(entry.steps)]
+    lines += [*(_timed(steps, clock, len(entry.outputs) - 1) if clock else steps), "  return EDGEC_OK;", "}", "",
               f"const edgec_engine {name}_engine = {{",
               f"    EDGEC_ENGINE_ABI, {macro}_INPUT_COUNT, {macro}_OUTPUT_COUNT, {macro}_THREADS,",
               f"    {_string(name)}, {_string(entry.target)}, {inputs}, {outputs}, {macro}_ARENA_BYTES,",
@@ -285,6 +296,15 @@ def _step(entry: Entry, number: int, step: Call | Copy) -> str:
     return f"{label}  copy({_pointer(step.source)}, {_pointer(step.destination)}, {step.nbytes}u);"
 
 
+def _timed(steps: Sequence[str], clock: str, output: int) -> list[str]:
+    """The steps with the clock between them."""
+    lines = [f"  uint64_t *const times = outputs[{output}];", f"  uint64_t begin = {clock}(), now = {clock}();",
+             f"  times[{len(steps)}] = now - begin;", "  begin = now;"]
+    for number, step in enumerate(steps):
+        lines += [step, f"  now = {clock}();", f"  times[{number}] = now - begin;", "  begin = now;"]
+    return lines
+
+
 def _pointer(place: Place, frame: str = "") -> str:
     """An expression. frame: how a shared step reaches what `run` was given."""
     if place.region is Region.INPUT:
@@ -312,3 +332,31 @@ def _comment(text: str) -> str:
     """Text that cannot end a comment, begin one, or continue a line."""
     safe = "".join(c if c.isprintable() and c != "\\" else "." for c in text)
     return safe.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")
+
+
+def step_rows(steps: Sequence[Call | Copy]) -> list[list[Any]]:
+    """The steps for JSON: kernel, function, extent and arguments, or kernel, "", bytes, and from where to where."""
+    return [[step.kernel, step.symbol, step.extent, [_place_text(a) + " w" * w for a, w in
+                                                     zip(step.arguments, step.writes, strict=True)]]
+            if isinstance(step, Call) else
+            [step.kernel, "", step.nbytes, [_place_text(step.source), _place_text(step.destination)]] for step in steps]
+
+
+def read_steps(rows: Sequence[Sequence[Any]]) -> list[Call | Copy]:
+    """The steps that `step_rows` wrote, without labels. Raises InternalError for anything else."""
+    steps: list[Call | Copy] = []
+    try:
+        for kernel, symbol, number, places in rows:
+            words = [text.split() for text in places]
+            found = [Place(Region(w[0]), int(w[1]), next((int(x[1:]) for x in w[2:] if x[0] == "+"), None))
+                     for w in words]
+            steps.append(Call(symbol, tuple(found), tuple("w" in w for w in words), "", number, kernel) if symbol else
+                         Copy(found[0], found[1], number, "", kernel))
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise InternalError(f"the description of an engine's steps is broken: {error}") from error
+    return steps
+
+
+def _place_text(place: Place) -> str:
+    own = "" if place.own is None else f" +{place.own}"
+    return f"{place.region.value} {place.index}{own}"

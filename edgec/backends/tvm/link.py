@@ -152,11 +152,13 @@ def _stand_in(tools: Toolchain, work: Path, soname: str, names: Sequence[str]) -
     return library
 
 
-def runner_program(output: Path, library: Path, name: str, arch: str, libm: bool = True) -> None:
+def runner_program(output: Path, library: Path, name: str, arch: str, libm: bool = True,
+                   instead: Path | None = None) -> None:
     """Write a static Linux program that runs the engine in `library` over two pipes (runtime/c/edgec_runner.c). Its
     arguments are the number of threads and their cores.
 
-    arch: x86_64 or aarch64. libm: the engine needs it, which costs about 10 seconds once per machine.
+    arch: x86_64 or aarch64. libm: the engine needs it, which costs about 10 seconds once per machine. instead: C source
+    of another entry function NAME_layers for the engine's own kernels and constants, beside its headers.
     """
     target = ("-target", f"{arch}-linux-none", *(("-mno-outline-atomics",) if arch == "aarch64" else ()))
     tools = Toolchain("zig", (*_ZIG, "cc"), (*_ZIG, "ld.lld"), (*_ZIG, "ar"), (*target, "-fno-sanitize=all"))
@@ -173,9 +175,14 @@ def runner_program(output: Path, library: Path, name: str, arch: str, libm: bool
     objects = [_cached(f"runner-{arch}.o", sources, compile_runner), library]
     if libm:
         objects.append(_cached(f"libm-{arch}.o", (mathematics,), compile_libm))
-    run_tool([*tools.linker, "-static", "--gc-sections", "-e", "_start", "-z", "noexecstack",
-              f"--defsym=edgec_runner_engine={name}_engine", "-u", f"{name}_engine", *map(str, objects),
-              "-o", str(output)], "linking the runner")
+    own = [f"--defsym=edgec_runner_engine={name}_engine"]
+    if instead is not None:
+        compile_c(tools, instead, instead.with_suffix(".o"), _RUNTIME)
+        objects.insert(1, instead.with_suffix(".o"))
+        own = [f"--defsym=edgec_runner_engine={name}_layers_engine",
+               f"--defsym={name}_layers_constants={name}_constants"]
+    run_tool([*tools.linker, "-static", "--gc-sections", "-e", "_start", "-z", "noexecstack", *own,
+              "-u", f"{name}_engine", *map(str, objects), "-o", str(output)], "linking the runner")
 
 
 def _cached(name: str, sources: Sequence[Path], make: Callable[[Path], None]) -> Path:

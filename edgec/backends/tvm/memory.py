@@ -86,7 +86,7 @@ def place_everything(plan: Plan, programs: dict[int, TensorProgram], lowered: di
             source, destination = _alias(kernel)
             begin, end = homes[id(source)], homes[id(destination)]
             if isinstance(begin, Place) and isinstance(end, Place) and begin != end:  # never the arena: _find_homes
-                copies[moment] = [Copy(begin, end, PLAIN.nbytes(source), kernel.where)]
+                copies[moment] = [Copy(begin, end, PLAIN.nbytes(source), kernel.where, kernel.name)]
             continue
         for argument in program.args:
             if isinstance(argument, (Input, Output)):
@@ -136,7 +136,7 @@ def calls(layout: Layout, plan: Plan, programs: dict[int, TensorProgram], lowere
             writes += [True] * (len(layout.arguments[moment]) - len(writes))
             for index, (symbol, phase) in enumerate(zip(symbols[moment], lowered[moment].phases, strict=True)):
                 label = kernel.where if index == 0 else ""
-                steps.append(Call(symbol, layout.arguments[moment], tuple(writes), label, phase.extent))
+                steps.append(Call(symbol, layout.arguments[moment], tuple(writes), label, phase.extent, kernel.name))
     return steps
 
 

@@ -118,7 +118,8 @@ static void *allocate(size_t bytes) {
 
 static void release(void *at, size_t bytes) { call(SYS_MUNMAP, (long)at, (long)(bytes ? bytes : 1), 0, 0, 0, 0); }
 
-static uint64_t nanoseconds(void) {
+uint64_t edgec_runner_nanoseconds(void);
+uint64_t edgec_runner_nanoseconds(void) {
   int64_t time[2] = {0, 0};
   call(SYS_CLOCK, CLOCK_MONOTONIC_ID, (long)time, 0, 0, 0, 0);
   return (uint64_t)time[0] * 1000000000u + (uint64_t)time[1];
@@ -200,9 +201,9 @@ _Noreturn void edgec_runner_main(const uintptr_t *stack) {
     } answer = {EDGEC_OK, request.runs};
     uint64_t *const times = allocate(request.runs * sizeof(uint64_t));
     for (uint32_t run = 0; run < request.runs && answer.status == EDGEC_OK; ++run) {
-      const uint64_t start = nanoseconds();
+      const uint64_t start = edgec_runner_nanoseconds();
       answer.status = engine->run((const void *const *)inputs, outputs, arena, threads);
-      times[run] = nanoseconds() - start;
+      times[run] = edgec_runner_nanoseconds() - start;
     }
     transfer(SYS_WRITE, 1, &answer, sizeof answer);
     transfer(SYS_WRITE, 1, times, request.runs * sizeof(uint64_t));
