@@ -101,6 +101,34 @@ def compare(data: Data, first: Run, second: Run, metric: str | Metric = "",
     return summarize(chosen, records[0], records[1], agreement, data.classes)
 
 
+class Baseline:
+    """The float model's score on samples, and how much less others have. `metric` is what was chosen for them."""
+
+    def __init__(self, data: Data, run: Run, metric: str | Metric = "") -> None:
+        """Run the float model on every sample. Raises UserError as `compare`."""
+        chosen = find_metric(metric) if isinstance(metric, str) and metric else metric
+        records: list[Any] = []
+        for sample in data:
+            outputs = run(sample.feeds)
+            if not isinstance(chosen, Metric):
+                chosen = default_metric(sample, outputs)
+            records.append(chosen.measure(outputs, truth(chosen, sample, outputs), sample))
+        assert isinstance(chosen, Metric)  # data without a sample has raised
+        self.metric, self.samples = chosen, len(records)
+        self.score = chosen.score(records)
+        self._data, self._run = data, run
+
+    def drop(self, run: Run) -> float:
+        """How much lower the score of `run` is, in the metric's unit. The float model runs again only where the metric
+        compares outputs.
+        """
+        records = []
+        for sample in self._data:
+            reference = self._run(sample.feeds) if self.metric.truth == "float" else {}
+            records.append(self.metric.measure(run(sample.feeds), truth(self.metric, sample, reference), sample))
+        return self.score - self.metric.score(records)
+
+
 def truth(metric: Metric, sample: Sample, reference: Mapping[str, np.ndarray]) -> Any:
     """What a metric measures against. Raises UserError if it needs a label and the sample has none."""
     if metric.truth == "float":

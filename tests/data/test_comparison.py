@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgec.data.boxes import Matched
-from edgec.data.comparison import compare, mcnemar, summarize
+from edgec.data.comparison import Baseline, compare, mcnemar, summarize
 from edgec.data.dataset import open_data
 from edgec.data.metrics import find_metric
 from edgec.errors import UserError
@@ -114,3 +114,33 @@ def test_compare_without_labels_takes_agreement_and_refuses_accuracy(tmp_path):
     assert compare(unlabelled, same, same).metric == "agreement"
     with pytest.raises(UserError, match="needs labels"):
         compare(unlabelled, same, same, "top1")
+
+
+def test_baseline_gives_what_compare_gives(tmp_path):
+    labelled = data(tmp_path)
+
+    def exact(feeds):
+        return {"y": feeds["x"]}
+
+    def turned(feeds):
+        return {"y": feeds["x"] * [1, 1, -1]}
+
+    for metric in ("", "agreement", "sqnr"):
+        found = compare(labelled, exact, turned, metric)
+        baseline = Baseline(labelled, exact, metric)
+        assert (baseline.metric.name, baseline.samples) == (found.metric, 50)
+        assert baseline.score == found.first.value
+        assert baseline.drop(turned) == pytest.approx(found.drop.value)
+        assert baseline.drop(exact) == 0
+
+
+def test_baseline_runs_the_float_model_once_for_labels(tmp_path):
+    calls = []
+
+    def exact(feeds):
+        calls.append(1)
+        return {"y": feeds["x"]}
+
+    baseline = Baseline(data(tmp_path), exact)
+    baseline.drop(lambda feeds: {"y": feeds["x"]})
+    assert len(calls) == 50

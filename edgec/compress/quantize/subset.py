@@ -1,0 +1,51 @@
+"""Some kernels on integer grids, the others in float: what mixed precision and the sensitivity of one kernel need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgec.compress.quantize.annotate import annotate
+from edgec.compress.quantize.place import Placement, place
+from edgec.compress.quantize.policy import Policy
+from edgec.errors import InternalError
+from edgec.ir.graph import Graph
+from edgec.ir.types import Quant
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float graph with everything that is needed to put any of its kernels on grids.
+
+    placement, grids: with every kernel in int8 that can be; keep_float: what the user keeps in float already.
+    """
+
+    graph: Graph
+    policy: Policy
+    placement: Placement
+    grids: Mapping[str, Quant]
+    keep_float: tuple[str, ...] = ()
+
+    def annotated(self, floats: Collection[str] = ()) -> Graph:
+        """The graph with all kernels in int8 but those whose products are called `floats`.
+
+        The grids are those of the whole: a value keeps its grid or loses it, so nothing is observed anew.
+        Raises InternalError if placement wants a grid for a value that had none.
+        """
+        placement = place(self.graph, self.policy, (*self.keep_float, *_literal(floats))) if floats else self.placement
+        grids = {}
+        for value, own in placement.grids.items():
+            whole = self.placement.grids.get(value)
+            if whole is None:
+                raise InternalError(f"fewer int8 kernels want a grid for {value}, which all of them do not want")
+            grids[own] = self.grids[whole]
+        return annotate(self.graph, placement, grids, self.policy)
+
+    def alone(self, product: str) -> Graph:
+        """The graph with only one kernel in int8."""
+        return self.annotated([p for p in self.placement.products if p != product])
+
+
+def _literal(names: Collection[str]) -> Sequence[str]:
+    """Names as patterns that fit nothing else (`fnmatch`)."""
+    return [name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") for name in names]
