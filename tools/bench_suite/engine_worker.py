@@ -10,12 +10,10 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import edgec
-from edgec.driver import PRECISIONS
 from edgec.errors import EdgecError
 from tools.bench_suite.places import engine_digest
 
@@ -28,13 +26,9 @@ def build(model: Path, feeds: dict[str, np.ndarray], target: str, threads: int, 
         return bundle, stamp.read_text()
     digest = digest or engine_digest()
     folder.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"threads": threads, "samples": 1}
     values = {name: array for name, array in feeds.items() if array.ndim == 0}
-    if precision not in PRECISIONS:
-        raise EdgecError(f"edgec has no precision {precision} yet")
-    if precision != "float32":
-        options["precision"] = precision
-    edgec.build(model, target, bundle, values=values, **options)
+    options = {} if precision == "float32" else {"precision": precision}
+    edgec.build(model, target, bundle, values=values, threads=threads, samples=1, **options)
     stamp.write_text(digest)
     return bundle, digest
 
