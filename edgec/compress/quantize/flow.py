@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 
 from edgec.calibrate.convergence import Curve, converge, enough
 from edgec.calibrate.lint import Finding, Normalization, lint
-from edgec.compress.quantize.annotate import annotate
 from edgec.compress.quantize.choose import AUTO, OBSERVERS, Choice, choose_grids
 from edgec.compress.quantize.observe import Feeds, Samples, observe
 from edgec.compress.quantize.place import Placement, is_quantized, place
 from edgec.compress.quantize.policy import Policy
+from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.weight_only import quantize_weights
 from edgec.errors import Refusal, UserError
 from edgec.interchange.onnx_export import to_model
@@ -52,22 +52,24 @@ class Settings:
 @dataclass(frozen=True)
 class Quantized:
     """The result. graph: annotated; report: fit for JSON; samples: a few of the calibration samples; findings: what
-    the linter has to say of the samples.
+    the linter has to say of the samples; prepared: what it was made from, None unless activations got grids.
     """
 
     graph: Graph
     report: dict[str, Any]
     samples: tuple[Feeds, ...] = ()
     findings: tuple[Finding, ...] = field(default_factory=tuple)
+    prepared: Prepared | None = None
 
 
 def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Samples | None = None, *,
                    normalization: Normalization | None = None, labels: Callable[[], Sequence[Any]] | None = None,
-                   progress: Progress = silent) -> Quantized:
+                   held_out: Collection[bytes] = (), progress: Progress = silent) -> Quantized:
     """The float graph `graph` (after the passes) in the precision of `settings`.
 
     samples: for `int8`: called once for each pass over the calibration data. normalization: the stated range of the
-    inputs; labels: called after the passes, gives the class of each sample; both are for the linter only.
+    inputs; labels: called after the passes, gives the class of each sample; held_out: fingerprints of the samples
+    that measure the accuracy; all three are for the linter only.
     A model that came in with grids on its activations keeps its own numbers, and needs no samples.
     Raises: UserError without samples, and as `place`, `observe` and `choose_grids`.
     """
@@ -92,17 +94,19 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
     seen = observe(graph, placement, samples, work=settings.work, threads=settings.threads, progress=progress)
     choices = choose_grids(graph, placement, seen, policy.activations, settings.observer, threads=settings.threads,
                            progress=progress)
-    result = annotate(graph, placement, {n: c.threshold.quant for n, c in choices.items()}, policy)
+    prepared = Prepared(graph, policy, placement, {n: c.threshold.quant for n, c in choices.items()},
+                        settings.keep_float)
+    result = prepared.annotated()
     curves = {n: converge(seen.parts[n], c.threshold.method, policy.activations) for n, c in choices.items()}
     findings = lint(seen.survey, normalization=normalization, labels=labels() if labels is not None else None,
-                    curves=curves)
+                    held_out=held_out, curves=curves)
     report = _report(
         settings, policy, kept=placement.kept, samples=seen.samples,
         tensors=[_tensor_row(n, c, placement) for n, c in choices.items()],
         weights=_weight_rows(graph, result, placement), convergence=_convergence(curves),
         findings=[{"rule": f.rule, "text": f.text, "advice": f.advice} for f in findings],
         outputs=compare_outputs(graph, result, seen.kept, settings.threads))
-    return Quantized(result, report, seen.kept, tuple(findings))
+    return Quantized(result, report, seen.kept, tuple(findings), prepared)
 
 
 def compare_outputs(graph: Graph, result: Graph, samples: Iterable[Feeds], threads: int = 1) -> dict[str, float | None]:
