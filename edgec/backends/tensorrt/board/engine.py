@@ -48,7 +48,7 @@ class Board:
         self.folder, self.options, self.tell = folder, dict(options or {}), tell
         self.description = read_json(os.path.join(folder, "engine.json"))
         if not self.description:
-            raise Failure("there is no engine.json beside build.py", "copy the whole bundle")
+            raise Failure("there is no engine.json beside build.py", "copy the whole bundle", CANNOT)
         self.driver = driver if driver is not None else probe_driver()
         self.trt = trt if trt is not None else load_tensorrt()
         check_version(self.trt.__version__, self.description)

@@ -5,7 +5,8 @@ from typing import Any, Dict, List
 
 _ELIGIBLE = "(Sparsity) Layers eligible for sparse math:"
 _PICKED = "(Sparsity) TRT inference plan picked sparse implementation for layers:"
-_OFF_DLA = re.compile(r"(\S+?):? .*(?:[Ss]witching this layer's device type to GPU|not supported on DLA)")
+_OFF_DLA = re.compile(r"^(?:[A-Z_]+: )?(?:[Ll]ayer '?([^']+)'?|(\S+):) .*"
+                      r"(?:[Ss]witching this layer's device type to GPU|not supported on DLA)")
 _MOVES = ("Reformat", "NoOp", "Quantize", "Dequantize", "Shuffle")
 
 
@@ -89,7 +90,8 @@ def _listed(log: List[str], title: str) -> List[str]:
 def _off_dla(log: List[str]) -> List[str]:
     found = []
     for line in log:
-        match = re.search(_OFF_DLA, line)
-        if match and match.group(1) not in found:
-            found.append(match.group(1))
+        match = _OFF_DLA.search(line)
+        name = (match.group(1) or match.group(2)) if match else ""
+        if name and name not in found:
+            found.append(name)
     return found
