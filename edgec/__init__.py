@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgec.errors import EdgecError, InternalError, Refusal, Unsupported, UserError
 
 if TYPE_CHECKING:
+    from edgec.compress.request import Budget, Quantization
     from edgec.driver import build
     from edgec.frontends import load
     from edgec.runtime import open_bundle
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "EdgecError", "InternalError", "Refusal", "Unsupported", "UserError", "__version__", "build", "load", "open_bundle",
+    "Budget", "EdgecError", "InternalError", "Quantization", "Refusal", "Unsupported", "UserError", "__version__",
+    "build", "load", "open_bundle",
 ]
 
-_LAZY = {"build": "edgec.driver", "load": "edgec.frontends", "open_bundle": "edgec.runtime"}
+_LAZY = {"Budget": "edgec.compress.request", "Quantization": "edgec.compress.request", "build": "edgec.driver",
+         "load": "edgec.frontends", "open_bundle": "edgec.runtime"}
 
 
 def __getattr__(name: str) -> Any:

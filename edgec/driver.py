@@ -5,29 +5,36 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgec import bundle as bundles
 from edgec.backends import find_backend
 from edgec.backends.base import Artifact, CompileOptions, Port
+from edgec.compress.request import Quantization
 from edgec.errors import InternalError, Unsupported, UserError
 from edgec.frontends.spec import InputSpecs, normalize
-from edgec.golden import Check, Golden, make_golden
+from edgec.golden import Check, Golden, golden_on_grids, make_golden, read_inputs
 from edgec.plan.plan import Plan
 from edgec.progress import Progress, silent
 from edgec.report import kernel_rows, model_facts, pass_rows, render, stage_rows
 from edgec.staging import staged
 from edgec.target import Target, load_target
 
+if TYPE_CHECKING:
+    from edgec.compress.quantize.lower import Lowered
+    from edgec.frontends import LoadedModel
+    from edgec.ir.graph import Graph
+
+_LOW = ("int8", "int8-weights", "int8-dynamic", "int4-weights")
 _PRECISIONS = {  # by kind of target, the default first
     "jetson": ("auto", "float16", "float32", "int8"),  # auto: the board builds what there is and keeps the fastest
 }
-_ELSEWHERE = ("float32",)
+_ELSEWHERE = ("float32", *_LOW)
 _TOOLS = ("apache-tvm", "numpy", "onnx", "onnxruntime", "torch", "ziglang")
 MOST_THREADS = 64  # of one engine, as in runtime/c/edgec_pool.h
 _NAME_LIMIT = 48  # characters; the name becomes part of C identifiers and file names
@@ -40,7 +47,8 @@ class BuildOptions:
 
     inputs: shapes that were bound; values: inputs that were bound to constants (their numbers, or a hash of large
     ones); golden: hash of the file with the inputs of the golden set, empty for `samples` random ones from `seed`.
-    passes: the options of the graph passes.
+    passes: the options of the graph passes. preprocess: how pictures become inputs, as far as the build was told;
+    quantization: what was asked of low precision.
     """
 
     precision: str = "float32"
@@ -56,13 +64,15 @@ class BuildOptions:
     samples: int = 4
     seed: int = 0
     passes: Mapping[str, Any] = field(default_factory=dict)
+    preprocess: Mapping[str, Any] | None = None
+    quantization: Mapping[str, Any] | None = None
 
 
 def build(source: Any, target: str | Target, output: str | Path | None = None, *,
           inputs: InputSpecs | None = None, values: Mapping[str, np.ndarray] | None = None,
-          precision: str = "", require: str = "", toolchain: str = "", threads: int = 0,
-          trust_pickle: bool = False, factory: str = "", submodule: str = "", example_inputs: Any = None,
-          golden: str | Path | None = None, samples: int = 4, seed: int = 0, name: str = "",
+          precision: str = "", quantization: Quantization | None = None, require: str = "", toolchain: str = "",
+          threads: int = 0, trust_pickle: bool = False, factory: str = "", submodule: str = "",
+          example_inputs: Any = None, golden: str | Path | None = None, samples: int = 4, seed: int = 0, name: str = "",
           progress: Progress = silent) -> Path:
     """Turn a model into a bundle for a target, check it, and return the bundle's folder.
 
@@ -70,11 +80,15 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     NAME-TARGET in the current folder. An existing bundle there is replaced at the end and in one step; after an error
     it is as it was. inputs, values, trust_pickle, factory, submodule, example_inputs: see
     `edgec.load`.
-    precision: the number format, empty for the target's usual one. A target with choices made (JetPack release, DLA
+    precision: the number format, empty for the target's usual one: float32, int8, int8-weights, int8-dynamic,
+    int4-weights; for a Jetson auto, float16, float32, int8. quantization: calibration data, how thresholds are found,
+    and a budget of accuracy; int8 needs it. If the budget is missed, the best bundle is written all the same, and
+    `report["quantization"]["budget"]["met"]` is False. A target with choices made (JetPack release, DLA
     core) comes from `edgec.target.configure`.
     require="native": no fallback. toolchain: prefix of an own cross compiler. threads: at most this many at run
     time; 0: as many as the target has cores.
-    golden: a .npz with real inputs for the golden set; otherwise `samples` random ones are drawn from `seed`.
+    golden: a .npz with real inputs for the golden set; otherwise samples of the calibration, or `samples` random ones
+    drawn from `seed`.
 
     Raises UserError for wrong input or options, Unsupported for what the target or edgec cannot do, InternalError if
     the engine does not give the model's numbers.
@@ -103,11 +117,15 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
 
     progress("optimize", 0.0)
     graph, reports = optimize(model.graph, passes, _within(progress, "optimize"))
+    lowered = _lower(graph, model, chosen, precision, quantization, progress)
+    if lowered is not None:
+        graph = lowered.graph
+        options = replace(options, preprocess=lowered.preprocess.to_json() if lowered.preprocess else None,
+                          quantization=(quantization or Quantization()).to_json())
     progress("place", None, f"{len(graph.nodes)} nodes on {', '.join(chosen.backends)}")
     plans = place_kernels(graph, chosen, [find_backend(b) for b in chosen.backends], require_native=require == "native")
-    progress("reference", None, "golden set, from the original model in ONNX Runtime")
-    reference = make_golden(model.graph, model.original, given=Path(golden) if golden else None, samples=samples,
-                            seed=seed)
+    exact = all(find_backend(p.backend).exact for p in plans)
+    reference = _reference(graph, model, lowered, exact, Path(golden) if golden else None, samples, seed, progress)
 
     with staged(place) as folder:
         artifacts = _compile(plans, chosen, folder, _identifier(title), options, progress)
@@ -115,12 +133,14 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
         reference.write(folder / bundles.GOLDEN)
         progress("check", None, "the engine against the golden set")
         outcome = check(chosen, _ports(graph.inputs), _ports(graph.outputs), artifacts, reference)
+        accuracy = _accuracy(chosen, graph, artifacts, model, lowered, progress)
         progress("write", None, str(place))
         report = {
             "name": title, "target": bundles.target_facts(chosen), "summary": chosen.summary,
             "model": {"before": model_facts(model.graph), "after": model_facts(graph), "kind": model.kind},
             "passes": pass_rows(reports), "stages": stage_rows(plans, artifacts),
             "kernels": kernel_rows(plans, artifacts), "golden": outcome, "options": asdict(options),
+            "quantization": {**lowered.report, "accuracy": accuracy} if lowered is not None else None,
         }
         bundles.write_json(folder / bundles.REPORT, report)
         (folder / bundles.PAGE).write_text(render(report), encoding="utf-8")
@@ -131,6 +151,71 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
                    "sha256": model.sha256})
         bundles.read_bundle(folder)
     return place
+
+
+def _lower(graph: Graph, model: LoadedModel, target: Target, precision: str, wish: Quantization | None,
+           progress: Progress) -> Lowered | None:
+    """The graph in low precision; None where the precision asks for none.
+
+    Raises UserError for calibration data or a budget that nothing would use.
+    """
+    asked = wish is not None and (wish.calibration is not None or wish.budget is not None)
+    if precision not in _LOW and not (precision == "auto" and asked):
+        if asked:
+            raise UserError(f"calibration and evaluation are for int8, and the precision is {precision}",
+                            hint="add --precision int8, or leave them away")
+        return None
+    from edgec.compress.quantize.lower import lower_precision
+    from edgec.compress.quantize.policy import find_policy
+
+    return lower_precision(graph, model.original, find_policy(target), "int8" if precision == "auto" else precision,
+                           wish or Quantization(), progress=progress)
+
+
+def _reference(graph: Graph, model: LoadedModel, lowered: Lowered | None, exact: bool, given: Path | None, samples: int,
+               seed: int, progress: Progress) -> Golden:
+    """The golden set: of the original model, or of the graph in low precision, whose numbers are its own."""
+    if lowered is None:
+        progress("reference", None, "golden set, from the original model in ONNX Runtime")
+        return make_golden(model.graph, model.original, given=given, samples=samples, seed=seed)
+    if lowered.quantized.prepared is not None:
+        progress("reference", None, "golden set, from the interpreter")
+        feeds = read_inputs(given, graph.inputs) if given is not None else [
+            {n: np.asarray(a) for n, a in sample.items()} for sample in lowered.samples[:samples]]
+        return golden_on_grids(graph, feeds, exact=exact)
+    from edgec.interchange.onnx_export import to_model
+
+    progress("reference", None, "golden set, from the model in low precision in ONNX Runtime")
+    return make_golden(graph, to_model(graph).SerializeToString(), given=given, samples=samples, seed=seed)
+
+
+def _accuracy(target: Target, graph: Graph, stages: Sequence[Artifact], model: LoadedModel, lowered: Lowered | None,
+              progress: Progress) -> dict[str, Any] | None:
+    """The float model and the engine on the evaluation samples; None without any.
+
+    `with` says what ran: the engine, or, where it cannot run natively here, the same graph in ONNX Runtime.
+    """
+    if lowered is None or lowered.evaluation is None:
+        return None
+    from edgec.compress.quantize.lower import run_in_onnxruntime
+    from edgec.data.comparison import compare
+    from edgec.interchange.session import open_session, run_session
+    from edgec.runtime.engine import Engine
+
+    session = open_session(model.original)
+    try:
+        engine = Engine(target, _ports(graph.inputs), _ports(graph.outputs), stages)
+    except UserError:
+        engine = None
+    if engine is None or engine.emulated:
+        if engine is not None:
+            engine.close()
+        found = compare(lowered.evaluation, lambda f: run_session(session, f), run_in_onnxruntime(graph),
+                        lowered.metric, progress)
+        return {"with": "onnxruntime", **found.to_json()}
+    with engine:
+        found = compare(lowered.evaluation, lambda f: run_session(session, f), engine.run, lowered.metric, progress)
+    return {"with": "engine", **found.to_json()}
 
 
 def check(target: Target, inputs: Sequence[Port], outputs: Sequence[Port], stages: Sequence[Artifact],

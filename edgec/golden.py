@@ -158,6 +158,55 @@ def make_golden(graph: Graph, original: bytes, *, given: Path | None = None, sam
         n: max(_tolerance([o[n] for o in outputs]), _OF_REFERENCE * rounding.get(n, 0.0)) for n in names})
 
 
+def golden_on_grids(graph: Graph, feeds: Sequence[Arrays], *, exact: bool = True) -> Golden:
+    """The golden set of a graph whose activations lie on integer grids: outputs from `ir.interpret`, its meaning.
+
+    Integer kernels must meet it bit for bit. Where float sums or functions come before a grid, their last bits decide
+    some roundings: then, and for an engine that is not `exact`, the tolerance is also four times what ONNX Runtime,
+    which rounds in its own way, is off.
+    Raises UserError if ONNX Runtime cannot run the graph.
+    """
+    from edgec.interchange.onnx_export import to_model
+    from edgec.interchange.session import open_session, run_session
+    from edgec.ir.interpret import interpret
+
+    names = [v.name for v in graph.outputs]
+    outputs = [{n: results[n] for n in names} for results in (interpret(graph, f) for f in feeds)]
+    tolerance = {n: _tolerance([o[n] for o in outputs]) for n in names}
+    if not exact or _floats_before_a_grid(graph):
+        session = open_session(to_model(graph).SerializeToString())
+        for sample, expected in zip(feeds, outputs, strict=True):
+            other = run_session(session, sample)
+            for name in names:
+                error = difference(other[name], expected[name])
+                if tolerance[name] and np.isfinite(error):
+                    tolerance[name] = max(tolerance[name], _OF_REFERENCE * error)
+    return Golden(tuple(feeds), tuple(outputs), tolerance)
+
+
+def _floats_before_a_grid(graph: Graph) -> bool:
+    """True if a value lies on a grid whose numbers come through float sums or functions, which engines round alike only
+    up to the last bits. Exact products, moves, and arithmetic of single elements do not count.
+    """
+    from edgec.ir.grouping import groups
+    from edgec.ir.quantize import product_scale
+    from edgec.ops import KernelRole, QuantRole, table
+
+    inexact: set[int] = set()
+    for group in groups(graph):
+        spec = table.find(group.anchor) if group.anchor is not None else None
+        exact = spec is None or (product_scale(group.anchor) is not None if spec.quant is QuantRole.COMPUTE
+                                 and group.anchor is not None else group.output.quant is not None)
+        roles = {table.role(n) for n in group.nodes}
+        quants = {s.quant for n in group.nodes if (s := table.find(n)) is not None}
+        mathematical = KernelRole.OPAQUE in roles or QuantRole.FLOAT in quants
+        if not exact or mathematical or any(id(v) in inexact for n in group.nodes for v in n.input_values):
+            if any(v.quant is not None for n in group.nodes for v in n.outputs):
+                return True
+            inexact.update(id(v) for n in group.nodes for v in n.outputs)
+    return False
+
+
 def reference_error(graph: Graph, feeds: Sequence[Arrays], outputs: Sequence[Arrays]) -> dict[str, float]:
     """How far the float32 outputs are from those of `graph` in double precision, at the worst of all samples.
 

@@ -131,10 +131,10 @@ def test_build_fills_a_folder_when_it_is_empty(model, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "error", "message"), [
-    ({"precision": "int8"}, Unsupported, "int8"), ({"require": "fast"}, UserError, "require"),
+    ({"precision": "int3"}, Unsupported, "int3"), ({"precision": "int8"}, UserError, "needs calibration"), ({"require": "fast"}, UserError, "require"),
     ({"threads": -1}, UserError, "threads"), ({"samples": 0}, UserError, "samples"),
     ({"golden": "nowhere.npz"}, UserError, "no such file"), ({"target": "rpi44"}, UserError, "rpi4"),
-], ids=["precision", "require", "threads", "samples", "golden", "target"])
+], ids=["precision", "calibration", "require", "threads", "samples", "golden", "target"])
 def test_build_refuses_when_an_option_is_wrong(model, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         build(model, **{"target": "onnxruntime", "output": tmp_path / "out", **options})
@@ -166,7 +166,7 @@ def test_build_for_a_jetson_is_checked_where_there_is_no_gpu(model, tmp_path):
     assert bundle.golden().tolerance["gemm"] > 1e-3  # float16
     with pytest.raises(Unsupported, match="no precision 'int4'"):
         build(model, "jetson", tmp_path / "out", precision="int4")
-    with pytest.raises(UserError, match="not quantized"):
+    with pytest.raises(UserError, match="needs calibration"):
         build(model, "jetson", tmp_path / "out", precision="int8")
 
 

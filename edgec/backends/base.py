@@ -110,9 +110,10 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
-    """The contract. `name` is what plans and manifests call it."""
+    """The contract. `name` is what plans and manifests call it. exact: int8 kernels give the bits of `ir.interpret`."""
 
     name: str
+    exact: bool
 
     def probe(self) -> Availability:
         """What is installed here. Must not import heavy packages when they are absent, and never fails."""

@@ -21,6 +21,7 @@ class NullBackend:
     """See edgec.backends.base.Backend."""
 
     name = "null"
+    exact = True
 
     def probe(self) -> Availability:
         """It is always there."""

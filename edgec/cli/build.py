@@ -23,10 +23,14 @@ from edgec.cli.arguments import (
 )
 from edgec.cli.console import Steps, print_json, summarize
 from edgec.cli.guard import guarded
+from edgec.compress.request import SAMPLES, SECONDS, Budget, Quantization
+from edgec.errors import UserError
 from edgec.report.units import count, many, seconds, size
 
 NAME = "build"
+MISSED = 1  # exit code: the bundle is written, and loses more accuracy than `--max-drop`
 _SHOWN = 10  # refusals in the summary; the report has all
+_INT8 = "int8"  # heading of the options for low precision in the help
 
 
 @guarded
@@ -39,8 +43,34 @@ def command(
     inputs: Inputs = None,
     values: Values = None,
     precision: Annotated[str, typer.Option(
-        help="Number format of the engine; without it the target's usual one. Jetson: auto, float16, float32, int8.",
-        )] = "",
+        help="Number format of the engine; without it the target's usual one. float32, int8, int8-weights, "
+        "int8-dynamic, int4-weights; Jetson: auto, float16, float32, int8.")] = "",
+    calibration: Annotated[str, typer.Option(
+        help="For int8: samples like those that the device will see: a folder or zip of pictures or arrays, a .npz or "
+        ".npy file (FILE.npz:KEY), or package.module:function.", rich_help_panel=_INT8)] = "",
+    calibration_samples: Annotated[int, typer.Option(
+        help="At most so many of them, spread evenly.", rich_help_panel=_INT8)] = SAMPLES,
+    preprocess: Annotated[str, typer.Option(
+        help="How pictures become inputs: 'resize=short:256 crop=224 scale=1/255 mean=... std=...', imagenet, unit, or "
+        "a .json or .toml file.", rich_help_panel=_INT8)] = "",
+    observer: Annotated[str, typer.Option(
+        help="How thresholds are found: auto, minmax, moving_average, percentile, mse, kl.",
+        rich_help_panel=_INT8)] = "auto",
+    keep_float: Annotated[list[str] | None, typer.Option(
+        help="Nodes that stay float, by name or pattern. Repeatable.", rich_help_panel=_INT8)] = None,
+    evaluation: Annotated[str, typer.Option(
+        help="Samples that measure the accuracy of the engine against the float model.", rich_help_panel=_INT8)] = "",
+    labels: Annotated[str, typer.Option(
+        help="Labels of --evaluation where its folders do not say them: a .csv or .json file, or a folder of masks.",
+        rich_help_panel=_INT8)] = "",
+    metric: Annotated[str, typer.Option(
+        help="top1, top5, iou, ap50:yolox, agreement ... or package.module:function; default: what suits the labels.",
+        rich_help_panel=_INT8)] = "",
+    max_drop: Annotated[float | None, typer.Option(
+        help="What int8 may lose of the metric: the worst kernels stay float until that holds. Exit code 1 if it does "
+        "not; the best bundle is written.", rich_help_panel=_INT8)] = None,
+    budget_time: Annotated[float, typer.Option(
+        help="Seconds that this search may take.", rich_help_panel=_INT8)] = SECONDS,
     jetpack: Annotated[str, typer.Option(
         help="JetPack release of a Jetson, such as 6.2; `edgec targets NAME` lists them.")] = "",
     dla: Annotated[int | None, typer.Option(help="Build for this DLA core of a Jetson.", min=0)] = None,
@@ -67,9 +97,15 @@ def command(
     from edgec.target import configure, load_target
 
     device = configure(load_target(target), jetpack=jetpack, dla=dla, gpu_fallback=allow_gpu_fallback)
+    if (labels or metric or max_drop is not None) and not evaluation:
+        raise UserError("--labels, --metric and --max-drop measure nothing without samples",
+                        expected="--evaluation DATA")
+    budget = Budget(evaluation, labels or None, metric, max_drop, budget_time) if evaluation else None
+    wish = Quantization(calibration or None, preprocess or None, samples=calibration_samples, observer=observer,
+                        keep_float=tuple(keep_float or ()), budget=budget)
     with Steps(quiet) as steps:
         folder = build(source, device, output, inputs=parse_shapes(inputs), values=parse_values(values),
-                       precision=precision, require=require, toolchain=toolchain, threads=threads,
+                       precision=precision, quantization=wish, require=require, toolchain=toolchain, threads=threads,
                        trust_pickle=trust_pickle, factory=factory, submodule=submodule, golden=golden,
                        samples=samples, seed=seed, name=name, progress=steps)
     report = read_bundle(folder).report()
@@ -77,6 +113,19 @@ def command(
         print_json({"bundle": str(folder), "seconds": steps.times, "report": report})
     else:
         _print_summary(folder, report, sum(steps.times.values()))
+    if max_drop is not None:
+        _insist(report["quantization"], max_drop)
+
+
+def _insist(facts: dict[str, Any], max_drop: float) -> None:
+    """Exit code 1 if the engine loses more than it may, with the reason."""
+    lost = facts["accuracy"]["drop"]["value"]
+    if facts["budget"]["met"] and lost <= max_drop:
+        return
+    reason = "" if facts["budget"]["met"] else f": {facts['budget']['reason']}"
+    print(f"the engine loses {lost:.3g} {facts['accuracy']['unit']} of {facts['accuracy']['metric']}, and "
+          f"{max_drop:g} were allowed{reason}", file=sys.stderr)
+    raise typer.Exit(MISSED)
 
 
 def _print_summary(folder: Path, report: dict[str, Any], elapsed: float) -> None:
@@ -103,9 +152,34 @@ def _print_summary(folder: Path, report: dict[str, Any], elapsed: float) -> None
             print(f"             by {golden['note']}")
     else:
         print(f"checked      not here: {golden['reason']}")
+    if report["quantization"]:
+        _print_quantization(report["quantization"])
     refusals = [r for k in report["kernels"] if k["backend"] != target["backends"][0] for r in k["reason"]]
     if refusals:
         print(f"not on {target['backends'][0]}:", file=sys.stderr)
         for line in summarize(refusals, _SHOWN):
             print(f"  - {line}", file=sys.stderr)
     print(f"bundle       {folder} ({seconds(elapsed)})")
+
+
+def _print_quantization(facts: dict[str, Any]) -> None:
+    for finding in facts["findings"]:
+        print(f"calibration: {finding['text']} [{finding['rule']}]\n  do: {finding['advice']}", file=sys.stderr)
+    kernels = [k for k in facts["kernels"] if k["product"]]
+    quantized = sum(k["int8"] for k in kernels)
+    worst = min((k for k in kernels if k["sqnr_db"] is not None), key=lambda k: k["sqnr_db"], default=None)
+    note = f"; {facts['note']}" if facts["note"] else ""
+    if kernels:
+        print(f"precision    {facts['precision']} in {quantized} of {len(kernels)} kernels, calibrated with "
+              f"{many(facts['samples'], 'sample')}{note}" + (
+                  f"; least SQNR {worst['sqnr_db']:.1f} dB in {worst['name']}" if worst else ""))
+    else:
+        print(f"precision    {facts['precision']}, {many(len(facts['weights']), 'weight')}{note}")
+    accuracy = facts["accuracy"]
+    if accuracy:
+        unit = f" {accuracy['unit']}".rstrip()
+        drop = accuracy["drop"]
+        print(f"accuracy     {accuracy['metric']} {accuracy['engine']['value']:.2f}{unit}, float "
+              f"{accuracy['float']['value']:.2f}{unit}: drop {drop['value']:.2f} ({drop['low']:.2f} .. "
+              f"{drop['high']:.2f}) on {many(accuracy['samples'], 'sample')}"
+              + " in ONNX Runtime" * (accuracy["with"] != "engine"))

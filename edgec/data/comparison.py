@@ -104,11 +104,14 @@ def compare(data: Data, first: Run, second: Run, metric: str | Metric = "",
 class Baseline:
     """The float model's score on samples, and how much less others have. `metric` is what was chosen for them."""
 
-    def __init__(self, data: Data, run: Run, metric: str | Metric = "") -> None:
-        """Run the float model on every sample. Raises UserError as `compare`."""
+    def __init__(self, data: Data, run: Run, metric: str | Metric = "",
+                 watch: Callable[[Sample], None] | None = None) -> None:
+        """Run the float model on every sample; `watch` sees each of them. Raises UserError as `compare`."""
         chosen = find_metric(metric) if isinstance(metric, str) and metric else metric
         records: list[Any] = []
         for sample in data:
+            if watch is not None:
+                watch(sample)
             outputs = run(sample.feeds)
             if not isinstance(chosen, Metric):
                 chosen = default_metric(sample, outputs)
@@ -116,14 +119,14 @@ class Baseline:
         assert isinstance(chosen, Metric)  # data without a sample has raised
         self.metric, self.samples = chosen, len(records)
         self.score = chosen.score(records)
-        self._data, self._run = data, run
+        self.data, self._run = data, run
 
     def drop(self, run: Run) -> float:
         """How much lower the score of `run` is, in the metric's unit. The float model runs again only where the metric
         compares outputs.
         """
         records = []
-        for sample in self._data:
+        for sample in self.data:
             reference = self._run(sample.feeds) if self.metric.truth == "float" else {}
             records.append(self.metric.measure(run(sample.feeds), truth(self.metric, sample, reference), sample))
         return self.score - self.metric.score(records)

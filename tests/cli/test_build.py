@@ -63,7 +63,7 @@ def test_build_takes_a_jetpack_release_and_refuses_a_missing_dla(edgec, model, t
     (["{model}", "-t", "onnxruntime", "--input", "x"], 2, "cannot read the input"), (["{model}"], 2, "--target"),
     (["{unparsed}", "-t", "jetson", "--require", "native"], 3, "tensorrt.operator"),
     (["{model}", "-t", "jetson", "--jetpack", "3"], 2, "no JetPack '3'"),
-    (["{model}", "-t", "onnxruntime", "--precision", "int8"], 3, "int8"),
+    (["{model}", "-t", "onnxruntime", "--precision", "int3"], 3, "int3"),
 ], ids=["target", "file", "shape", "no-target", "native", "jetpack", "precision"])
 def test_build_fails_with_one_message_when_the_input_is_wrong(edgec, model, unparsed, tmp_path, arguments, code, text):
     before = set(tmp_path.iterdir())

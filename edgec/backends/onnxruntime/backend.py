@@ -21,6 +21,7 @@ class OnnxRuntimeBackend:
     """See edgec.backends.base.Backend."""
 
     name = "onnxruntime"
+    exact = False
 
     def __init__(self) -> None:
         self._answers: dict[bytes, str] = {}

@@ -38,6 +38,7 @@ class TensorRtBackend:
     """See edgec.backends.base.Backend."""
 
     name = "tensorrt"
+    exact = False
 
     def probe(self) -> Availability:
         """Whether engines can be built and run here. Preparing them needs nothing."""

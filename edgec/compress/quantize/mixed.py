@@ -9,12 +9,11 @@ from typing import Any
 
 from edgec.compress.quantize.proof import Sensitivity
 from edgec.compress.quantize.subset import Prepared
+from edgec.compress.request import SECONDS
 from edgec.errors import UserError
 from edgec.ir.graph import Graph
 from edgec.ops import table
 from edgec.progress import Progress, silent
-
-SECONDS = 600.0  # that a search may take unless it is told otherwise
 
 Measure = Callable[[Graph], float]
 """How much lower the score of a quantized graph is than that of the float graph, in the metric's unit."""

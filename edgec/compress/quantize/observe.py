@@ -137,7 +137,7 @@ class _Watcher:
         index = 0
         for index, given in enumerate(self.samples(), 1):
             feeds = self.taps.check(given)
-            mark = _mark(feeds)
+            mark = sample_mark(feeds)
             if index <= known:
                 if state.prints[index - 1] != mark:
                     raise _OtherSamplesError if resumed else _differs()
@@ -211,7 +211,7 @@ class _Kept:
         return [feeds for _, _, feeds in sorted(self._heap, key=lambda item: item[0])]
 
 
-def _mark(feeds: Feeds) -> bytes:
+def sample_mark(feeds: Feeds) -> bytes:
     """16 bytes that stand for all inputs of a sample."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(feeds):
