@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from edgec.cli.arguments import complete_target, parse_shapes, parse_values
+from edgec.backends.base import Threads
+from edgec.cli.arguments import (
+    complete_target,
+    describe_threads,
+    parse_cores,
+    parse_shapes,
+    parse_threads,
+    parse_values,
+)
 from edgec.errors import UserError
 from edgec.ir.types import DType
 
@@ -44,3 +52,27 @@ def test_parse_values_refuses_when_the_text_is_no_number(text):
 def test_complete_target_offers_names_and_aliases():
     assert set(complete_target("rpi")) >= {"rpi3", "rpi4", "rpi5"}
     assert "jetson" in complete_target("jet")
+
+
+@pytest.mark.parametrize(("text", "cores"), [("", ()), ("4-7", (4, 5, 6, 7)), ("0,2", (0, 2)), ("6,1-2", (6, 1, 2))])
+def test_parse_cores_reads_numbers_and_ranges(text, cores):
+    assert parse_cores(text) == cores
+
+
+@pytest.mark.parametrize("text", ["a", "3-1", "1-", "-1", "1;2", "99999"])
+def test_parse_cores_refuses(text):
+    with pytest.raises(UserError, match="cannot read the cores"):
+        parse_cores(text)
+
+
+@pytest.mark.parametrize(("threads", "cores", "wanted", "text"), [
+    (None, "", Threads(1), "1 thread"), (3, "", Threads(3), "3 threads"),
+    (None, "4-5", Threads(2, (4, 5)), "2 threads on cores 4, 5"), (1, "4", Threads(1, (4,)), "1 thread on core 4")])
+def test_parse_threads_takes_one_for_each_core(threads, cores, wanted, text):
+    assert parse_threads(threads, cores) == wanted
+    assert describe_threads(wanted) == text
+
+
+def test_parse_threads_refuses_another_number_of_cores():
+    with pytest.raises(UserError, match="cannot run on cores"):
+        parse_threads(3, "0,1")

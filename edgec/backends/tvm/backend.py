@@ -114,6 +114,7 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
         "kernels": len(plan.kernels), "functions": code.functions, "undefined": list(code.undefined),
         "threads": options.threads, "thread_bytes": layout.thread_nbytes,
         "algorithms": dict(sorted(Counter(p.algorithm for p in programs.values()).items())),
+        "shared_kernels": sum(any(p.extent for p in low.phases) for low in lowered),
         "kernel_algorithms": {plan.kernels[i].name: p.algorithm for i, p in programs.items()},
         "steps": entry.step_rows(steps),
     }

@@ -34,6 +34,8 @@ def schedule(func: Any, target: Target) -> Any:
     _inline(sch)
     for name in _names(sch):
         sch = _attempt(sch, partial(_schedule_block, name=name, target=target))
+    for name in _names(sch):
+        sch = _attempt(sch, partial(_share, name=name))
     return sch.mod["main"]
 
 
@@ -44,6 +46,15 @@ def _attempt(sch: Any, step: Callable[[Any], None]) -> Any:
     except (s_tir.ScheduleError, tvm.error.InternalError, ValueError):
         return sch
     return trial
+
+
+def _share(sch: Any, name: str) -> None:
+    """Let threads share the outermost loop of a block. Loops are not fused for it: see `_split_periods`."""
+    loops = sch.get_loops(sch.get_sblock(name))
+    extents = [int(sch.get(loop).extent) for loop in loops]
+    first = next((i for i, extent in enumerate(extents) if extent > 1), len(loops))
+    if first < len(loops) and int(sch.get(loops[0]).kind) == int(sch.get(loops[first]).kind) == tirx.ForKind.SERIAL:
+        sch.parallel(sch.fuse(*loops[:first + 1]) if first else loops[0])
 
 
 def _names(sch: Any) -> list[str]:
