@@ -31,7 +31,7 @@ _TOP: dict[str, Any] = {"name": str, "kind": str, "summary": str, "aliases": lis
 _TABLES: dict[str, dict[str, Any]] = {
     "board": {"name": str, "soc": str, "ram_mib": int, "dram_gbps": _NUMBER, "dram_measured_gbps": _NUMBER},
     "cpu": {"core": str, "arch": str, "cores": int, "mhz": int, "l1d_kib": int, "l1i_kib": int, "l2_kib": int,
-            "l2_shared_by": int, "l3_kib": int},
+            "l2_shared_by": int, "l3_kib": int, "fma_per_cycle": int, "issue_width": int},
     "gpu": {"sm": str, "cuda_cores": int, "tensor_cores": int, "mhz": int, "l2_kib": int, "fp16": bool, "int8": bool,
             "sparse_2of4": bool},
     "dla": {"cores": int, "mhz": int, "sram_kib": int},
@@ -90,7 +90,8 @@ class Cpu:
     """One cluster of cores. core: LLVM's name; features: LLVM's names of the instruction sets that code may use.
 
     arch is `x86_64`, `aarch64` or `thumb`. A size of 0 means not known, or not there. l2_kib is the size of one L2,
-    which `l2_shared_by` cores share; l3_kib is the whole L3.
+    which `l2_shared_by` cores share; l3_kib is the whole L3. fma_per_cycle: multiply-adds of whole vectors (of
+    `vector_bits`, of float32) that a core can start in a cycle; issue_width: instructions that it takes in a cycle.
     """
 
     core: str
@@ -103,6 +104,8 @@ class Cpu:
     l2_shared_by: int = 1
     l3_kib: int = 0
     features: tuple[str, ...] = ()
+    fma_per_cycle: int = 0
+    issue_width: int = 0
 
     @property
     def vector_bits(self) -> int:
@@ -262,8 +265,15 @@ def _host() -> Target:
     from edgec.host import find_cpu
 
     machine = find_cpu()
-    return Target("host", machine.cpu, _BACKENDS["pc"], machine.triple, summary=machine.summary,
-                  clusters=(machine.cpu,), facts={"board": {"name": machine.summary}})
+    cpu = like_shipped(machine.cpu)
+    return Target("host", cpu, _BACKENDS["pc"], machine.triple, summary=machine.summary,
+                  clusters=(cpu,), facts={"board": {"name": machine.summary}})
+
+
+def like_shipped(cpu: Cpu) -> Cpu:
+    """The core with what the shipped targets know of its kind: how much it starts in a cycle."""
+    twin = next((c for t in _shipped().values() for c in t.clusters if c.core == cpu.core and c.issue_width), cpu)
+    return replace(cpu, fma_per_cycle=twin.fma_per_cycle, issue_width=twin.issue_width)
 
 
 def _read(path: Path) -> str:

@@ -28,7 +28,7 @@ Source:   Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVP
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import sqrt
 
@@ -255,7 +255,8 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     cpu = known_machine(target)
     chosen = choose(kernel, cpu)
     assert chosen is not None  # `refuse` has checked
-    return write(kernel.name, lambda writer: _Winograd(kernel, cpu, chosen, lower, writer).body(), ALGORITHM)
+    program = write(kernel.name, lambda writer: _Winograd(kernel, cpu, chosen, lower, writer).body(), ALGORITHM)
+    return replace(program, products=((chosen.m + 2) / (3 * chosen.m)) ** 2)
 
 
 class _Winograd:

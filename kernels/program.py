@@ -46,8 +46,11 @@ class Workspace:
 
 @dataclass(frozen=True)
 class TensorProgram:
-    """func: a scheduled PrimFunc whose buffer parameters are, in order, `args`."""
+    """func: a scheduled PrimFunc whose buffer parameters are, in order, `args`. products: multiplications that it
+    executes for each multiply-add that its nodes mean.
+    """
 
     func: Any  # tvm.tirx.PrimFunc; tvm is imported only where it is used
     args: tuple[Input | Output | Constant | Workspace, ...]
     algorithm: str = "generic"
+    products: float = 1.0

@@ -29,6 +29,7 @@ class TvmBackend:
     """See edgec.backends.base.Backend."""
 
     name = "tvm"
+    exact = True
 
     def probe(self) -> Availability:
         """What is installed here; imports nothing."""
@@ -113,10 +114,11 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
         "arena_lower_bound": layout.arena.lower_bound, "constant_bytes": len(layout.constants),
         "kernels": len(plan.kernels), "functions": code.functions, "undefined": list(code.undefined),
         "threads": options.threads, "thread_bytes": layout.thread_nbytes,
-        "algorithms": dict(sorted(Counter(p.algorithm for p in programs.values()).items())),
         "shared_kernels": sum(any(p.extent for p in low.phases) for low in lowered),
+        "algorithms": dict(sorted(Counter(p.algorithm for p in programs.values()).items())),
         "kernel_algorithms": {plan.kernels[i].name: p.algorithm for i, p in programs.items()},
         "steps": entry.step_rows(steps),
+        "predicted": work.predictions(plan, programs, target, len(layout.constants) + layout.arena.nbytes),
     }
     return Artifact("tvm", options.folder, ports[0], ports[1], files, meta)
 
