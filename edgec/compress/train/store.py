@@ -83,7 +83,8 @@ def _stacked(labels: list[Any]) -> np.ndarray | None:
     if all(label is None for label in labels):
         return None
     arrays = [np.asarray(label) for label in labels if label is not None]
-    if len(arrays) < len(labels) or len({a.shape for a in arrays}) > 1 or arrays[0].dtype.kind not in "biuf":
+    numbers = all(a.dtype.kind in "biuf" for a in arrays)
+    if len(arrays) < len(labels) or len({a.shape for a in arrays}) > 1 or not numbers:
         raise UserError("the labels are not numbers of one shape for every sample",
                         expected="a class, or an array of numbers, for each",
                         hint="boxes and the like need no label here: learn from the float model with --loss match")
