@@ -16,7 +16,7 @@ import numpy as np
 from edgec.backends.tensorrt.releases import Release
 from edgec.errors import Refusal
 from edgec.ir.graph import Graph, Node, Value
-from edgec.ir.quantize import quantize
+from edgec.ir.quantize import bias_integers, product_scale, quantize
 from edgec.ir.rewrite import remove_unused
 from edgec.ir.types import DType, Quant, TensorType
 from edgec.ops import KernelRole, QuantRole, table
@@ -127,8 +127,11 @@ def write_pairs(graph: Graph, release: Release) -> None:
     """Change `graph`: every Quant becomes nodes, and every int32 bias the floats that it stands for.
 
     A weight becomes int8 with a DequantizeLinear from TensorRT 10 on, float with both nodes before. An Identity that
-    only carries the grid of a graph input goes. Graph outputs keep their names.
+    only carries the grid of a graph input goes. The bias of an exact product is written as the multiple of its sums'
+    scale that the interpreter adds, so that both round alike. Graph outputs keep their names.
     """
+    for node in graph.nodes:  # while all grids are still facts about values
+        _round_bias(graph, node)
     for node in list(graph.nodes):
         for value in node.input_values:
             if value.const is not None and value.quant is not None:
@@ -141,6 +144,17 @@ def write_pairs(graph: Graph, release: Release) -> None:
         if not graph.is_output(node.outputs[0]):
             graph.replace_uses(node.outputs[0], value)
             remove_unused(graph, [node])
+
+
+def _round_bias(graph: Graph, node: Node) -> None:
+    spec, bias = table.find(node), node.input(2)
+    if spec is None or spec.quant is not QuantRole.COMPUTE or bias is None or bias.const is None:
+        return
+    scale = product_scale(node)
+    if scale is not None:
+        factor = scale.reshape(-1) if scale.ndim else scale
+        rounded = (bias_integers(bias.const, scale) * factor).astype(np.float32)
+        graph.set_input(node, 2, Value.constant(graph.unique_name(f"{bias.name}.rounded"), rounded))
 
 
 def _write_weight(graph: Graph, value: Value, user: Node, release: Release) -> None:
