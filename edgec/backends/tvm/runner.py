@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
-import select
 import shutil
 import signal
-import struct
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgec.backends.base import ONE_THREAD, Artifact, Port, Runner, Threads
 from edgec.backends.feeds import check_feeds
+from edgec.backends.piped import STATUS, PipedRunner
 from edgec.backends.tvm.entry import ABI, check_name
 from edgec.backends.tvm.link import runner_program
 from edgec.backends.tvm.pool import Pool, aligned_bytes
@@ -28,7 +26,6 @@ from edgec.errors import EdgecError, InternalError, UserError
 from edgec.host import find_cpu
 from edgec.target import Target
 
-_STATUS = {1: "a pointer is missing", 2: "a pointer is misaligned", 3: "it was built for fewer threads"}
 _REQUEST_SECONDS = 900  # one inference under emulation; the largest models take minutes there
 
 
@@ -179,10 +176,10 @@ class NativeRunner:
     def _call(self) -> None:
         status = self._run(self._in, self._out, self._arena_address, self._threads)
         if status:
-            raise InternalError(f"the engine returned {status}: {_STATUS.get(status, 'an unknown status')}")
+            raise InternalError(f"the engine returned {status}: {STATUS.get(status, 'an unknown status')}")
 
 
-class EmulatedRunner:
+class EmulatedRunner(PipedRunner):
     """An engine in a process under `qemu-ARCH`, which lives until `close` and serves one request after the other."""
 
     emulated = True
@@ -194,7 +191,6 @@ class EmulatedRunner:
         libm: the engine calls it; timeout: seconds for one inference. Raises UserError if qemu is not installed or
         the architecture has no user mode, InternalError if the program does not start.
         """
-        self._inputs, self._outputs, self._timeout, self._target = tuple(inputs), tuple(outputs), timeout, target
         arch = target.cpu.arch
         if arch not in ("x86_64", "aarch64"):
             raise UserError(f"target {target.name} is a microcontroller: its engine cannot run on this machine",
@@ -208,99 +204,30 @@ class EmulatedRunner:
                             hint="install the package qemu-user (Debian, Ubuntu: apt install qemu-user)")
         if not archive.is_file():
             raise InternalError("the engine's archive is missing", where=str(archive))
-        self._model = target.qemu_cpu or "max"
-        self._lock = threading.Lock()
-        total = sum(port.type.nbytes for port in (*self._inputs, *self._outputs))
+        model = target.qemu_cpu or "max"
+        slow = UserError(f"one inference under emulation took longer than {timeout:g} s",
+                         hint="run the engine on the device itself")
+
+        def explain(code: int, text: str) -> EdgecError:
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            if code in (-signal.SIGILL, 128 + signal.SIGILL):
+                return UserError(f"the engine uses an instruction that the CPU model {model} does not have",
+                                 where=f"target {target.name}, features {', '.join(target.cpu.features)}",
+                                 hint="correct the features of the target, or its CPU model for qemu")
+            return InternalError(f"the emulated engine ended with code {code}", where=" | ".join(lines[-3:]))
+
         with tempfile.TemporaryDirectory(prefix="edgec-") as folder:  # the program may go once it has started
             program = Path(folder, name)
             runner_program(program, archive, name, arch, libm)
-            self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-                [emulator, "-cpu", self._model, str(program), str(threads.count)], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
-            (found,) = struct.unpack("<Q", self._read(8))
-        if found != total:
-            self.close()
-            raise InternalError(f"the engine has {found} bytes of inputs and outputs, its description {total}",
-                                where=str(archive))
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name. Raises UserError for wrong inputs, or if the CPU lacks an instruction of the engine."""
-        with self._lock:
-            return self._request(check_feeds(self._inputs, feeds))[0]
+            process = subprocess.Popen([emulator, "-cpu", model, str(program), str(threads.count)],
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+            super().__init__(process, inputs, outputs, explain=explain, slow=slow, timeout=timeout)
 
     def time(self, feeds: Mapping[str, np.ndarray], runs: int) -> list[float]:
-        """Seconds of `runs` emulated executions: they say nothing about the device."""
-        arrays = check_feeds(self._inputs, feeds)
-        with self._lock:
-            return [self._request(arrays)[1] for _ in range(runs)]
-
-    def close(self) -> None:
-        """End the process."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
-
-    def _request(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], float]:
-        self._write(b"EDG1" + struct.pack("<I", 1))
-        for port in self._inputs:
-            self._write(arrays[port.name].reshape(-1).view(np.uint8).data)
-        status, _, nanoseconds = struct.unpack("<iIQ", self._read(16))
-        results = {port.name: np.frombuffer(self._read(port.type.nbytes), port.type.dtype.numpy).reshape(port.type.dims)
-                   for port in self._outputs}
-        if status:
-            raise InternalError(f"the engine returned {status}: {_STATUS.get(status, 'an unknown status')}")
-        return results, nanoseconds * 1e-9
-
-    def _write(self, data: bytes | memoryview) -> None:
-        stream = self._pipe("stdin")
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[stream.write(view):]
-        except (BrokenPipeError, OSError):
-            self._fail()
-
-    def _read(self, count: int) -> bytearray:
-        stream = self._pipe("stdout")
-        data = bytearray(count)
-        view, done, deadline = memoryview(data), 0, time.monotonic() + self._timeout
-        while done < count:
-            ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                self.close()
-                raise UserError(f"one inference under emulation took longer than {self._timeout:g} s",
-                                hint="run the engine on the device itself")
-            got = stream.readinto(view[done:])
-            if not got:
-                self._fail()
-            done += got
-        return data
-
-    def _pipe(self, which: str) -> Any:
-        if self._process is None:
-            raise UserError("the engine was closed")
-        return getattr(self._process, which)
-
-    def _fail(self) -> None:
-        """Say why the process ended."""
-        process = self._process
-        assert process is not None
-        try:
-            code = process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            code = 0
-        text = process.stderr.read() if process.stderr is not None and code else b""
-        lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
-        self.close()
-        if code in (-signal.SIGILL, 128 + signal.SIGILL):
-            raise UserError(f"the engine uses an instruction that the CPU model {self._model} does not have",
-                            where=f"target {self._target.name}, features {', '.join(self._target.cpu.features)}",
-                            hint="correct the features of the target, or its CPU model for qemu")
-        raise InternalError(f"the emulated engine ended with code {code}", where=" | ".join(lines[-3:]))
+        """Seconds of `runs` emulated executions: they say nothing about the device. One request for each, since one
+        may take minutes.
+        """
+        return [super(EmulatedRunner, self).time(feeds, 1)[0] for _ in range(runs)]
 
 
 def _load(library: Path) -> ctypes.CDLL:
