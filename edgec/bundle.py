@@ -105,6 +105,23 @@ def write_manifest(folder: Path, *, name: str, target: Target, model: Mapping[st
     write_json(folder / MANIFEST, manifest)
 
 
+def rewrite_report(bundle: Bundle, report: Mapping[str, Any], page: str) -> None:
+    """Replace the report of a bundle, for what is known only after the build; the manifest lists the new files.
+
+    Raises UserError if the folder cannot be written.
+    """
+    listed = {**bundle.manifest["files"]}
+    try:
+        write_json(bundle.folder / REPORT, report)
+        (bundle.folder / PAGE).write_text(page, encoding="utf-8")
+        for name in (REPORT, PAGE):
+            path = bundle.folder / name
+            listed[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        write_json(bundle.folder / MANIFEST, {**bundle.manifest, "files": listed})
+    except OSError as error:
+        raise UserError("the report cannot be written", where=str(bundle.folder), expected=str(error)) from error
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write sorted, indented JSON."""
     path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")

@@ -21,7 +21,7 @@ from edgec.frontends.spec import InputSpecs, normalize
 from edgec.golden import Check, Golden, golden_on_grids, make_golden, read_inputs
 from edgec.plan.plan import Plan
 from edgec.progress import Progress, silent
-from edgec.report import kernel_rows, model_facts, pass_rows, render, stage_rows
+from edgec.report import kernel_rows, model_facts, pass_rows, render, stage_rows, time_facts
 from edgec.staging import staged
 from edgec.target import Target, load_target
 
@@ -139,7 +139,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
             "name": title, "target": bundles.target_facts(chosen), "summary": chosen.summary,
             "model": {"before": model_facts(model.graph), "after": model_facts(graph), "kind": model.kind},
             "passes": pass_rows(reports), "stages": stage_rows(plans, artifacts),
-            "kernels": kernel_rows(plans, artifacts), "golden": outcome, "options": asdict(options),
+            "kernels": kernel_rows(plans, artifacts), "times": time_facts(artifacts, chosen), "golden": outcome,
+            "options": asdict(options),
             "quantization": {**lowered.report, "accuracy": accuracy} if lowered is not None else None,
         }
         bundles.write_json(folder / bundles.REPORT, report)

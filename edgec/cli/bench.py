@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from edgec.bundle import Bundle
 from edgec.cli.arguments import AsJson, Cores, Quiet, RunThreads, describe_threads, parse_threads
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
@@ -27,6 +28,10 @@ def command(
     warmup: Annotated[int, typer.Option(min=0, help="Runs before the clock starts.")] = 10,
     threads: RunThreads = None,
     cores: Cores = "",
+    layers: Annotated[bool, typer.Option(
+        "--layers", help="Time each kernel on one thread and add that to the bundle's report.")] = False,
+    device: Annotated[str, typer.Option(
+        help="With --layers: where, `local` or ssh://user@host, which needs nothing but a shell.")] = "local",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -35,6 +40,11 @@ def command(
     from edgec.runtime import Engine
 
     bundle, chosen = read_bundle(folder), parse_threads(threads, cores)
+    if layers:
+        _layers(bundle, device, max(3, runs // 5), quiet, as_json)
+        return
+    if device != "local":
+        raise UserError("--device is for --layers", hint="run `edgec bench` on the device itself")
     feeds = bundle.golden().inputs[0]
     engine = Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages, chosen)
     with engine, Steps(quiet) as steps:
@@ -57,6 +67,34 @@ def command(
         print(f"ratio of the medians: {ratio:.2f} ({verdict} than ONNX Runtime with {many(chosen.count, 'thread')})")
     if emulated:
         print("this engine ran under emulation: its time says nothing about the device")
+
+
+def _layers(bundle: Bundle, device: str, runs: int, quiet: bool, as_json: bool) -> None:
+    """Time each kernel, print it beside what was expected, and put it into the report."""
+    from edgec.bundle import rewrite_report
+    from edgec.report import add_measured, render, share_of_roof
+    from edgec.runtime.layers import measure_layers, open_machine
+
+    with open_machine(device, bundle.target) as machine, Steps(quiet) as steps:
+        steps("measure", None, f"{runs} inferences on {machine.name}")
+        found = measure_layers(bundle, machine, runs)
+    report = bundle.report()
+    times = add_measured(report["times"], found.seconds, found.ghz, machine.name)
+    if not machine.emulated:
+        rewrite_report(bundle, {**report, "times": times}, render({**report, "times": times}))
+    if as_json:
+        print_json({"machine": machine.name, "emulated": machine.emulated, "ghz": found.ghz, "total": found.total,
+                    "runs": runs, "kernels": times["rows"]})
+        return
+    rows = []
+    for row in sorted((r for r in times["rows"] if "seconds" in r), key=lambda r: -r["seconds"]):
+        share = share_of_roof(row, found.ghz)
+        rows.append([row["kernel"], row["algorithm"], seconds(row["seconds"]),
+                     seconds(row["cycles"] / found.ghz / 1e9), row["bound"], f"{share:.0%}" if share else "-"])
+    print_table(["kernel", "algorithm", "#measured", "#expected", "bound by", "#of the roof"], rows)
+    print(f"{seconds(found.total)} in all on one thread of {machine.name} at {found.ghz:.2f} GHz")
+    if machine.emulated:
+        print("these kernels ran under emulation: their times say nothing about the device")
 
 
 def _measure(contenders: Mapping[str, Any], runs: int, warmup: int, steps: Steps) -> dict[str, list[float]]:

@@ -24,11 +24,11 @@ _CALL = 150  # cycles: the call, the first accesses of its memory, the end of it
 
 # Bytes in a cycle from each memory to the registers. L1: two vectors. L2: Intel 64 at most, 48 kept up (Optimization
 # Reference Manual, 248966, table of cache parameters); half of a line every other cycle on Cortex-A. L3 and DRAM of
-# x86: measured as above, 26 GB/s on the last layer of MobileNetV2 and 16 GB/s on the first Gemm of VGG-11, at 3.5 GHz.
+# x86: measured as above at 3.5 GHz, at most 35 GB/s on layers of MobileNetV2 and 19 GB/s on the first Gemm of VGG-11.
 # DRAM of AArch64 where the target states no bandwidth: 5 GB/s at 1.5 GHz, as on a Raspberry Pi 4.
 _L2_RATE = {"x86_64": 48.0, "aarch64": 16.0}
-_L3_RATE = 7.4
-_DRAM_RATE = {"x86_64": 4.7, "aarch64": 3.3}
+_L3_RATE = 10.0
+_DRAM_RATE = {"x86_64": 5.5, "aarch64": 3.3}
 
 
 class Bound(Enum):

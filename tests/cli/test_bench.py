@@ -40,3 +40,39 @@ def test_bench_refuses_when_the_peer_has_other_inputs(edgec, bundle, tmp_path):
     other = save(b.output(b("Add", b.input("a", 2), b.input("b", 2))), tmp_path / "other.onnx")
     done = edgec("bench", bundle, "--against", other, "--runs", 1)
     assert (done.code, "has the inputs a, b" in done.err) == (2, True)
+
+
+@pytest.fixture
+def native(model, tmp_path):
+    from edgec import build
+
+    return build(model, "host", tmp_path / "native", samples=1)
+
+
+def test_bench_layers_adds_measured_times_to_the_report(edgec, native):
+    done = edgec("bench", native, "--layers", "--runs", 5, "--json", "-q")
+    assert done.code == 0
+    kernels = {row["kernel"]: row for row in done.json["kernels"]}
+    assert all(row["seconds"] >= 0 and row["roof"] <= row["cycles"] for row in kernels.values())
+    from edgec.bundle import read_bundle
+
+    report = read_bundle(native).report()  # its hash is that of the manifest again
+    assert report["times"]["measured"]["ghz"] == done.json["ghz"]
+    assert {r["kernel"] for r in report["times"]["rows"]} == set(kernels)
+    assert "Measured on" in (native / "report.html").read_text()
+    assert edgec("verify", native).code == 0
+
+
+def test_bench_layers_prints_the_share_of_the_roof(edgec, native):
+    done = edgec("bench", native, "--layers", "--runs", 5)
+    assert done.code == 0
+    assert "of the roof" in done.out
+    assert "GHz" in done.out
+
+
+def test_bench_layers_refuses_a_bundle_without_native_kernels(edgec, bundle):
+    assert edgec("bench", bundle, "--layers").code == 3
+
+
+def test_bench_refuses_a_device_without_layers(edgec, bundle):
+    assert edgec("bench", bundle, "--device", "ssh://board").code == 2
