@@ -1,40 +1,33 @@
-"""Winograd convolution of 3x3 filters on blocked channels, a chunk of tiles at a time.
+"""Winograd convolution on blocked channels, a chunk of tiles at a time: small filters in one or two axes, any stride.
 
-Computes: `Convolution` with bias, then the kernel's pointwise nodes. An m x m tile of outputs is
-          A^T [ sum over c of (G g G^T) * (B^T d B) ] A, d the (m+2) x (m+2) inputs that it reads: (m+2)^2 products of
-          matrices [tiles, C] x [C, K], where a direct sum needs 9 m^2 products for each pair of channels.
+Computes: `Convolution` with bias, then the kernel's pointwise nodes. A tile of m x m' outputs is
+          A^T [ sum over c of (G g G'^T) * (B^T d B') ] A', d the inputs that it reads (`winograd_transform.Axis`): P
+          products of matrices [tiles, C] x [C, K], where a direct sum needs R S m m' products a pair of channels.
 Layouts:  x [n, C/b, h, w, b]; y and full operands of the pointwise nodes [n, K/b, oh, ow, b]; bias [K/b, b];
-          weights, transformed in float64 and packed at build time, 4 (m = 4) or 1.8 (m = 2) times their size:
-          for each tile of `blocks` output blocks [(m+2)^2, c, blocks, b], numbers beyond K are 0;
-          workspaces of one chunk: inputs [(m+2)^2, C/b, tiles, b], sums [(m+2)^2, tiles, blocks, b], each of the
-          (m+2)^2 parts an odd number of cache lines, so that its parts do not compete for the same sets of a cache.
-Applies when: (1) `conv2d_direct` does; (2) 3x3 filters, stride 1, dilation 1, one group; (3) `choose` finds a tile
-          that is cheaper than the direct sum by its cost rule and whose error bound the tolerance allows.
-Padding:  nothing is copied. A tile that touches a side reads zeros in place of what does not exist; outputs beyond oh
-          and ow are not stored. A channel beyond C never enters a sum, so lanes beyond C may hold anything.
-Numerics: with u = 2^-24 and |x| <= X, each output of channel k differs from the exact sum by at most
-          (C + 24) u X growth[k], growth = max of |A|^T [sum over c of |G g G^T| * (|B|^T 1 |B|)] |A|: the form of
-          Barabasz et al. 2020. C + 24: one rounding for each product, 1 for the weights, 23 for the passes of the
-          transforms, their constants, and the bias. Independent roundings have, with high probability, sqrt(C + 24)
-          in place of C + 24 (Higham and Mary 2019, with factor 1): `choose` asks that of the layer.
-          Points: 0, +-1, infinity for m = 2; 0, +-sqrt(1/2), +-sqrt(2), infinity for m = 4: for random
-          weights growth is 4 and 34 times the largest sum of |g|, with 0, +-1, +-2, infinity it would be 140 times.
-Source:   Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016 (the algorithm);
-          Barabasz, Anderson, Soodhalter, Gregg, Error Analysis and Improving the Accuracy of Winograd Convolution for
-          Deep Neural Networks, ACM TOMS 2020; Higham and Mary, A New Approach to Probabilistic Rounding Error
-          Analysis, SIAM J. Sci. Comput. 2019.
+          weights, transformed in float64 and packed at build time, P / (R S) times their size:
+          for each tile of `blocks` output blocks [P, c, blocks, b] (`together`: [P][tiles][c, blocks, b]);
+          workspaces of one chunk: inputs [P, C/b, tiles, b], sums [P, tiles, blocks, b] (`together`: all blocks), each
+          of the P parts an odd number of cache lines, so that its parts do not compete for the same sets of a cache.
+          Few channels and a stride (first layers): x plain [n, c, h, w] is first copied to [rows, columns, C s s/b, b],
+          s x s neighbours as channels, with its padding; what remains has stride 1 and ceil(R / s) taps.
+Applies when: (1) `conv2d_direct` does; (2) dilation 1, one group, a filter of more than one tap; (3)
+          `winograd_schedule.choose` finds tiles that are cheaper than the direct sum by its cost rule and whose error bound the tolerance allows.
+Padding:  nothing is copied but what is stated above. A tile that touches a side reads zeros in place of what does not
+          exist; outputs beyond oh and ow are not stored. A channel beyond C never enters a sum, so lanes beyond C may
+          hold anything.
+Numerics: `winograd_transform` states the bounds; the probable one of a layer must be allowed.
+Source:   as in `winograd_transform`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from math import sqrt
+from dataclasses import replace
+from itertools import product
+from math import prod
 
 import numpy as np
 from edgec.kernels import conv2d_direct, convolution, epilogue
-from edgec.kernels.convolution import Convolution
 from edgec.kernels.emit import (
     Buffer,
     Expr,
@@ -50,6 +43,7 @@ from edgec.kernels.emit import (
     loop,
     only_if,
     parallel,
+    prefetch,
     splat,
     store,
     unrolled,
@@ -57,175 +51,27 @@ from edgec.kernels.emit import (
     write,
 )
 from edgec.kernels.epilogue import Epilogue, Lower
-from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, split_even
+from edgec.kernels.machine import Machine, known_machine, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
-from edgec.kernels.window import pick, runs
+from edgec.kernels.window import Window, pick, runs
+from edgec.kernels.winograd_schedule import (
+    Schedule,
+    axes,
+    choose,
+    count_tiles,
+    described,
+    gathers,
+    points,
+    weights_stay,
+)
+from edgec.kernels.winograd_transform import Axis, Transform, pack_weights
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 ALGORITHM = "winograd"
-TOLERANCE = 1e-4  # of the largest sum that a layer can have: what outputs may differ by
-_UNIT = 2.0**-24
-_STEPS = 24  # roundings besides one for each input channel
-_PRODUCTS = 1.1  # slots of a multiply-add here, with the loads of its operands; 1 in a direct sum
-_TRANSFORM = 14  # slots for each vector of transformed inputs and of sums
-_ARRIVAL = 10  # slots for each vector of weights that comes from beyond the second cache
-_GAIN = 0.9  # of a direct sum's cost: what is closer is left to the direct sum, which needs less memory
-_FEWEST = 16  # tiles at a time where weights come from beyond the second cache: fewer do not pay for their arrival
-_POINTS: dict[int, tuple[float, ...]] = {2: (1.0,), 4: (sqrt(0.5), sqrt(2.0))}  # with 0, their negatives and infinity
-
-
-@dataclass(frozen=True)
-class Transform:
-    """y = A^T [(G g) * (B^T d)] for m outputs of a filter with 3 taps; size = m + 2.
-
-    b [size, size], g [size, 3], a [m, size] stand for B^T, G and A^T. Rows of b and columns of a: the point 0, then
-    each point and its negative, then infinity. So the rows of a pair agree in b's even columns and are opposite in its
-    odd ones, and the columns of a pair agree in a's even rows and are opposite in its odd ones.
-    """
-
-    m: int
-    b: np.ndarray
-    g: np.ndarray
-    a: np.ndarray
-
-    @property
-    def size(self) -> int:
-        """Inputs of one tile along one axis."""
-        return self.m + 2
-
-
-@cache
-def transform(m: int) -> Transform:
-    """The transforms for m outputs, in float64, by interpolation at `_POINTS` (Toom-Cook)."""
-    points = [0.0, *(sign * p for p in _POINTS[m] for sign in (1, -1))]
-    size = m + 2
-    b, g, a = np.zeros((size, size)), np.zeros((size, 3)), np.zeros((m, size))
-    for i, p in enumerate(points):
-        others = points[:i] + points[i + 1:]
-        b[i, :-1] = np.poly(others)[::-1]
-        g[i] = np.array([1, p, p * p]) / np.prod(p - np.array(others))
-        a[:, i] = p ** np.arange(m)
-    b[-1] = np.poly(points)[::-1]
-    g[-1, 2] = a[-1, -1] = 1
-    return Transform(m, b, g, a)
-
-
-def transform_weights(array: np.ndarray, m: int) -> np.ndarray:
-    """[k, c, 3, 3] -> G g G^T [size, size, k, c], in the type of `array`."""
-    k, c = array.shape[:2]
-    g = transform(m).g.astype(array.dtype)
-    size = len(g)
-    return (np.kron(g, g) @ array.reshape(k * c, 9).T).reshape(size, size, k, c)
-
-
-def growth(array: np.ndarray, m: int) -> np.ndarray:
-    """For each output channel what the rounding errors of its sums are multiples of, see the module's text."""
-    t = transform(m)
-    sums = np.abs(transform_weights(array, m)).sum(3)
-    reach = np.abs(t.b).sum(1)
-    a = np.abs(t.a)
-    grown: np.ndarray = np.einsum("ip,jq,pqk->ijk", a, a, sums * np.outer(reach, reach)[:, :, None])
-    return grown.max((0, 1))
-
-
-def error_bound(array: np.ndarray, m: int) -> np.ndarray:
-    """For each output channel: no data within -1 ... 1 can make its error larger."""
-    return (array.shape[1] + _STEPS) * _UNIT * growth(array, m)
-
-
-def likely_error(array: np.ndarray, m: int) -> float:
-    """The probabilistic bound of the layer's largest error, relative to the largest sum that a channel can have."""
-    largest = float(np.abs(array).sum((1, 2, 3)).max())
-    return sqrt(array.shape[1] + _STEPS) * _UNIT * float(growth(array, m).max()) / largest if largest else 0.0
-
-
-def pack_weights(array: np.ndarray, m: int, block: int, tile: int) -> np.ndarray:
-    """[k, c, 3, 3] -> one flat array, by tiles of output blocks as `split_even` cuts them, see the module's text."""
-    k, c = array.shape[:2]
-    count = -(-k // block)
-    padded = np.zeros((transform(m).size ** 2, count * block, c), np.float32)
-    padded[:, :k] = transform_weights(array.astype(np.float64), m).reshape(-1, k, c)
-    pieces = [padded[:, first * block:(first + length) * block].transpose(0, 2, 1).reshape(-1)
-              for first, length in split_even(count, tile)]
-    return np.ascontiguousarray(np.concatenate(pieces))
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """m; register tile of the products: `tile.columns` tiles x `tile.blocks` output blocks; `chunk` tiles at a time,
-    a multiple of `tile.columns`.
-    """
-
-    m: int
-    tile: Tile
-    chunk: int
-
-
-def schedule(cpu: Machine, conv: Convolution, m: int) -> Schedule:
-    """The register tile, and as many tiles at a time as leave the transformed chunk in a part of the second cache.
-
-    That part is an eighth if the weights stay in the second cache too, else a half and at least `_FEWEST` tiles: the
-    weights come once for each chunk. On an AVX-512 core with 2 MiB, 64 channels at 56x56 took 0.37 ms with 14 tiles,
-    0.43 with 28, 0.54 with 70; 512 channels at 14x14 took 3.6 ms with 8 tiles, 3.1 with 16.
-    """
-    size, blocks, total = (m + 2) ** 2, -(-conv.k // cpu.lanes), _count_tiles(conv, m)
-    tile = choose_tile(cpu, 1, total, blocks)
-    columns = max(length for _, length in split_even(total, tile.columns))
-    tile = Tile(1, columns, tile.blocks, tile.unroll)
-    step = 4 * size * (conv.c + tile.blocks * cpu.lanes) * columns
-    if _weights_stay(cpu, conv, m):
-        most = max(1, cpu.l2_bytes // 8 // step)
-    else:
-        most = max(-(-_FEWEST // columns), cpu.l2_bytes // 2 // step)
-    pieces = max(length for _, length in split_even(-(-total // columns), most))
-    return Schedule(m, tile, pieces * columns)
-
-
-def _count_tiles(conv: Convolution, m: int) -> int:
-    return -(-conv.window.oh // m) * -(-conv.window.ow // m)
-
-
-def _weights_stay(cpu: Machine, conv: Convolution, m: int) -> bool:
-    return 8 * (m + 2) ** 2 * conv.c * conv.k <= cpu.l2_bytes
-
-
-def cost(cpu: Machine, conv: Convolution, chosen: Schedule) -> float:
-    """Instruction slots (half a cycle where two multiply-adds can start in one) of the whole convolution.
-
-    On an AVX-512 core, 32 to 512 channels at 7x7 to 56x56, the ratio to `direct_cost` is within 0.25 of the measured
-    one, and too high rather than too low where the weights were in the cache when timed (128 at 7x7, m = 2: 1.13 for
-    0.68). Measured for m = 4: 0.34 with 64 channels at 56x56, 0.37 with 128 at 28x28, 0.61 with 256 at 14x14, 1.3 with
-    512 at 7x7. On NEON only instructions were counted: by the same rule ResNet-18 executes 317 M instead of 524 M.
-    Weights are charged for their arrival once, because other layers have used the cache since, and for each chunk if
-    they do not stay.
-    """
-    size, total = (chosen.m + 2) ** 2, _count_tiles(conv, chosen.m)
-    c_blocks, k_blocks = -(-conv.c // cpu.lanes), -(-conv.k // cpu.lanes)
-    chunks = -(-total // chosen.chunk)
-    products = conv.n * chunks * chosen.chunk * conv.c * k_blocks
-    transforms = conv.n * total * (c_blocks + k_blocks)
-    arrivals = conv.c * k_blocks * (1 if _weights_stay(cpu, conv, chosen.m) else conv.n * chunks)
-    return size * (_PRODUCTS * products + _TRANSFORM * transforms + _ARRIVAL * arrivals)
-
-
-def direct_cost(cpu: Machine, conv: Convolution) -> float:
-    """Instruction slots of the direct sum, which asks for its weights ahead."""
-    return 9.0 * conv.n * conv.c * -(-conv.k // cpu.lanes) * conv.window.oh * conv.window.ow
-
-
-def choose(kernel: Kernel, cpu: Machine) -> Schedule | None:
-    """The cheapest schedule whose likely error is allowed, None if the direct sum costs hardly more."""
-    conv, array = convolution.describe(kernel.anchor), convolution.weights(kernel.anchor)
-    limit = _GAIN * direct_cost(cpu, conv)
-    for chosen in sorted((schedule(cpu, conv, m) for m in _POINTS), key=lambda s: cost(cpu, conv, s)):
-        if cost(cpu, conv, chosen) > limit:
-            return None
-        if likely_error(array, chosen.m) <= TOLERANCE:
-            return chosen
-    return None
+_ZERO = 1e-12  # what interpolation leaves of 0
 
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
@@ -235,19 +81,19 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
         return reason
     cpu, conv = known_machine(target), convolution.describe(kernel.anchor)
     window = conv.window
-    if conv.groups > 1 or window.taps != (3, 3) or window.stride != (1, 1) or window.dilation != (1, 1):
-        return "not 3x3 taps with stride 1, dilation 1 and one group"
-    if conv.c < 2 * cpu.lanes:
-        return f"{conv.c} channels are fewer than two blocks"
+    if conv.groups > 1 or window.taps == (1, 1) or window.dilation != (1, 1):
+        return "not more than one tap, dilation 1 and one group"
+    if conv.c < cpu.lanes and not gathers(conv, cpu.lanes):
+        return f"{conv.c} channels do not fill a block"
     if choose(kernel, cpu) is None:
         return "a direct sum is cheaper, or the error bound is too large"
     return None
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:
-    """X blocked, the rest too."""
-    block = known_machine(target).lanes
-    return epilogue.demand(kernel, block, {kernel.anchor.operand(0).name: block})
+    """X blocked, or plain where it is copied; the rest blocked."""
+    block, conv = known_machine(target).lanes, convolution.describe(kernel.anchor)
+    return epilogue.demand(kernel, block, {kernel.anchor.operand(0).name: 0 if gathers(conv, block) else block})
 
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
@@ -256,31 +102,48 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     chosen = choose(kernel, cpu)
     assert chosen is not None  # `refuse` has checked
     program = write(kernel.name, lambda writer: _Winograd(kernel, cpu, chosen, lower, writer).body(), ALGORITHM)
-    return replace(program, products=((chosen.m + 2) / (3 * chosen.m)) ** 2)
+    taps = convolution.describe(kernel.anchor).window.taps
+    conv, _ = described(kernel, cpu)
+    size = points(conv, chosen.outputs) * conv.c / convolution.describe(kernel.anchor).c
+    return replace(program, products=size / (prod(chosen.outputs) * prod(taps)))
 
 
 class _Winograd:
     """Writes one program."""
 
     def __init__(self, kernel: Kernel, cpu: Machine, chosen: Schedule, lower: Lower, writer: Writer) -> None:
-        node = kernel.anchor
+        node, b = kernel.anchor, cpu.lanes
         self.cpu, self.chosen, self.tile = cpu, chosen, chosen.tile
-        self.conv = conv = convolution.describe(node)
-        self.window = window = conv.window
-        self.transform = transform(chosen.m)
-        b, size = cpu.lanes, self.transform.size
+        self.original = original = convolution.describe(node)
+        self.conv, array = described(kernel, cpu)
+        conv, self.window = self.conv, self.conv.window
+        self.rows, self.columns = axes(conv, chosen.outputs)
+        self.points = self.rows.size * self.columns.size
         self.c_blocks, self.k_blocks = -(-conv.c // b), -(-conv.k // b)
-        self.across = -(-window.ow // chosen.m)  # tiles
-        self.x = writer.pointer(Input(node.operand(0)), (conv.n, self.c_blocks, window.h, window.w, b))
-        packed = pack_weights(convolution.weights(node), chosen.m, b, self.tile.blocks)
+        self.across = -(-self.window.ow // chosen.outputs[1])  # tiles
+        self.plain: Buffer | None = None
+        if gathers(original, b):
+            self.plain = writer.pointer(Input(node.operand(0)),
+                                        (original.n, original.c, original.window.h, original.window.w))
+            extent = [-(-o // m) * m + t - 1 for o, m, t in
+                      zip((self.window.oh, self.window.ow), chosen.outputs, self.window.taps, strict=True)]
+            shape = (conv.n, self.c_blocks, *extent, b)
+            self.x = writer.pointer(Workspace(4 * prod(shape)), shape)
+            self.window = Window(*extent, self.window.oh, self.window.ow, self.window.taps)
+        else:
+            self.x = writer.pointer(Input(node.operand(0)), (conv.n, self.c_blocks, self.window.h, self.window.w, b))
+        packed = pack_weights(array, (self.rows, self.columns), b, self.tile.blocks, chosen.together)
         self.weights = writer.pointer(Constant(packed), packed.shape)
         bias = convolution.bias(node, self.k_blocks * b)
         self.bias = None if bias is None else writer.pointer(Constant(bias), bias.shape)
-        self.alone = conv.n == 1 and _count_tiles(conv, chosen.m) <= chosen.chunk  # one chunk holds all tiles
-        self.inputs = _workspace(writer, size * size, self.c_blocks * chosen.chunk * b, not self.alone)
-        self.sums = _workspace(writer, size * size, chosen.chunk * self.tile.blocks * b)
+        self.total = count_tiles(conv, chosen.outputs)
+        self.alone = conv.n == 1 and self.total <= chosen.chunk  # one chunk holds all tiles
+        self.inputs = _workspace(writer, self.points, self.c_blocks * chosen.chunk * b, not self.alone)
+        blocks = self.k_blocks if chosen.together else self.tile.blocks
+        shared = self.alone and chosen.together
+        self.sums = _workspace(writer, self.points, chosen.chunk * blocks * b, not shared)
         self.after = Epilogue(kernel, b, lower, writer)
-        out = (conv.n, self.k_blocks, window.oh, window.ow, b)
+        out = (conv.n, self.k_blocks, self.window.oh, self.window.ow, b)
         self.y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel)), out)
 
     def body(self) -> None:
@@ -288,99 +151,163 @@ class _Winograd:
         of the only chunk, once all of its inputs are there.
         """
         self.after.prologue()
-        total, pieces = _count_tiles(self.conv, self.chosen.m), runs(split_even(self.k_blocks, self.tile.blocks))
+        if self.plain is not None:
+            with parallel(self.conv.n, self.x.shape[2]) as (n, u):
+                self._gather(n, u)
+        chunk, pieces = self.chosen.chunk, runs(split_even(self.k_blocks, self.tile.blocks))
         if self.alone:
-            with parallel(self.c_blocks) as (c,), loop(total) as t:
-                self._input(0, c, t, t)
-            with parallel(sum(count for _, count, _ in pieces)) as (piece,):
-                for first, blocks in pick(piece, pieces):
-                    self._blocks(0, first, blocks, 0, total)
+            self._only_chunk(pieces)
             return
-        with parallel(self.conv.n, -(-total // self.chosen.chunk)) as (n, chunk):
-            first = chunk * self.chosen.chunk
-            count = self.chosen.chunk if total % self.chosen.chunk == 0 else least(self.chosen.chunk, total - first)
+        with parallel(self.conv.n, -(-self.total // chunk)) as (n, step):
+            first = step * chunk
+            count = chunk if self.total % chunk == 0 else least(chunk, self.total - first)
             with loop(self.c_blocks) as c, loop(count) as t:
                 self._input(n, c, first + t, t)
-            for start, repeats, blocks in pieces:
-                with loop(repeats) as r:
-                    self._blocks(n, start + r * blocks, blocks, first, count)
+            if not self.chosen.together:
+                for start, repeats, blocks in pieces:
+                    with loop(repeats) as r:
+                        self._block(n, start + r * blocks, blocks, first, count)
+                return
+            with loop(self.points) as point:
+                for start, repeats, blocks in pieces:
+                    with loop(repeats) as r:
+                        self._panel(point, start + r * blocks, blocks, count)
+            with loop(count) as t, loop(self.k_blocks) as k:
+                self._output(n, k, first + t, t * self.k_blocks + k)
 
-    def _blocks(self, n: Expr, block: Expr, blocks: int, first: Expr, count: Expr) -> None:
-        """Products and outputs of some output blocks for the tiles of a chunk."""
-        self._products(block, blocks)
+    def _only_chunk(self, pieces: Sequence[tuple[int, int, int]]) -> None:
+        """All tiles at once."""
+        tiles = sum(count for _, count, _ in pieces)
+        with parallel(self.c_blocks) as (c,), loop(self.total) as t:
+            self._input(0, c, t, t)
+        if not self.chosen.together:
+            with parallel(tiles) as (piece,):
+                for first, blocks in pick(piece, pieces):
+                    self._block(0, first, blocks, 0, self.total)
+            return
+        with parallel(self.points, tiles) as (point, piece):
+            for first, blocks in pick(piece, pieces):
+                self._panel(point, first, blocks, self.total)
+        with parallel(self.total) as (t,), loop(self.k_blocks) as k:
+            self._output(0, k, t, t * self.k_blocks + k)
+
+    def _block(self, n: Expr, block: Expr, blocks: int, first: Expr, count: Expr) -> None:
+        """Products and outputs of one tile of output blocks."""
+        with loop(self.points) as point:
+            self._products(point, 0, blocks, blocks, block * self.points + point * blocks, count)
         with loop(count) as t, loop(blocks) as k:
             self._output(n, block + k, first + t, t * blocks + k)
 
+    def _panel(self, point: Expr, block: Expr, blocks: int, count: Expr) -> None:
+        """The products of one tile of output blocks at one point, where those of all blocks are kept."""
+        self._products(point, block, blocks, self.k_blocks, point * self.k_blocks + block, count)
+
+    def _gather(self, n: Expr, u: Expr) -> None:
+        """Copy one row of plain x, s x s neighbours as channels, with zeros in place of what does not exist."""
+        plain, conv, b = self.plain, self.original, self.cpu.lanes
+        s, (h, w) = conv.window.stride[0], (conv.window.h, conv.window.w)
+        columns = self.x.shape[3]
+        before = [-(-p // s) for p in conv.window.pad]
+        whole = [v for v in range(columns) if s * (v - before[1]) >= 0 and s * (v - before[1] + 1) <= w]
+        sides = [v for v in range(columns) if v not in whole]
+        for c, phase in product(range(conv.c), range(s)):
+            block, place = divmod((c * s + phase) * s, b)
+            row = s * (u - before[0]) + phase
+
+            def copy(c: int = c, row: Expr = row, block: int = block, place: int = place) -> None:
+                if whole:
+                    with loop(len(whole), whole[0]) as v:
+                        source = load(plain, n, c, row, lanes(s * (v - before[1]), s))
+                        store(self.x, source, n, block, u, v, lanes(place, s))
+                for v, i in product(sides, range(s)):
+                    column = s * (v - before[1]) + i
+                    number = load(plain, n, c, row, column) if 0 <= column < w else splat(0, 1)
+                    store(self.x, number, n, block, u, v, place + i)
+
+            def clear(block: int = block, place: int = place) -> None:
+                with loop(columns) as v:
+                    store(self.x, splat(0, s), n, block, u, v, lanes(place, s))
+
+            either(inside(row >= 0, row < h), copy, clear)
+
     def _input(self, n: Expr, c: Expr, tile: Expr, t: Expr) -> None:
         """Write B^T d B of one tile and one block of channels."""
-        b, size, window = self.cpu.lanes, self.transform.size, self.window
+        b, window, rows, columns = self.cpu.lanes, self.window, self.rows, self.columns
         row, column = self._corner(tile)
-        row, column = row - window.pad[0], column - window.pad[1]
-        half = local(size * size * b)
+        row, column = row * window.stride[0] - window.pad[0], column * window.stride[1] - window.pad[1]
+        half = local(rows.size * columns.reach * b)
 
-        def columns(guarded: bool) -> None:
-            with loop(size) as j:
+        def down(guarded: bool) -> None:
+            with loop(columns.reach) as j:
                 read = []
-                for i in range(size):
+                for i in range(rows.reach):
                     vector = load(self.x, n, c, row + i, column + j, lanes(0, b))
                     if guarded:
-                        exists = inside(row + i >= 0, row + i < window.h, column + j >= 0, column + j < window.w)
-                        vector = only_if(exists, vector, splat(0, b))
+                        exists_ = inside(row + i >= 0, row + i < window.h, column + j >= 0, column + j < window.w)
+                        vector = only_if(exists_, vector, splat(0, b))
                     read.append(vector)
-                for i, value in enumerate(self._rows(read)):
-                    store(half, value, lanes((i * size + j) * b, b))
+                for i, value in enumerate(self._products_of(rows, read)):
+                    store(half, value, lanes((i * columns.reach + j) * b, b))
 
-        if window.pad == (0, 0) and self._reach(window.oh) <= window.h and self._reach(window.ow) <= window.w:
-            columns(False)
+        reaches = all(-(-o // x.m) * x.m * x.stride - x.stride + x.taps <= extent for o, x, extent in
+                      zip((window.oh, window.ow), (rows, columns), (window.h, window.w), strict=True))
+        if window.pad == (0, 0) and reaches:
+            down(False)
         else:
-            whole = inside(row >= 0, row + size <= window.h, column >= 0, column + size <= window.w)
-            either(whole, lambda: columns(False), lambda: columns(True))
-        with loop(size) as i:
-            values = self._rows([load(half, lanes((i * size + j) * b, b)) for j in range(size)])
-            for j, value in enumerate(values):
-                place = (c * self.chosen.chunk + t) * b
-                store(self.inputs, value, i * size + j, lanes(place, b))
-
-    def _reach(self, outputs: int) -> int:
-        """Where the last tile's inputs end, without padding."""
-        return -(-outputs // self.chosen.m) * self.chosen.m + 2
+            whole = inside(row >= 0, row + rows.reach <= window.h, column >= 0, column + columns.reach <= window.w)
+            either(whole, lambda: down(False), lambda: down(True))
+        with loop(rows.size) as i:
+            read = [load(half, lanes((i * columns.reach + j) * b, b)) for j in range(columns.reach)]
+            for j, value in enumerate(self._products_of(columns, read)):
+                store(self.inputs, value, i * columns.size + j, lanes((c * self.chosen.chunk + t) * b, b))
 
     def _corner(self, tile: Expr) -> tuple[Expr, Expr]:
         """The first output row and column of a tile."""
+        rows, columns = self.chosen.outputs
         if self.across == 1:
-            return tile * self.chosen.m, 0
-        return tile // self.across * self.chosen.m, tile % self.across * self.chosen.m
+            return tile * rows, 0
+        return tile // self.across * rows, tile % self.across * columns
 
-    def _rows(self, values: Sequence[Expr]) -> list[Expr]:
-        """B^T times a column."""
-        matrix = self.transform.b
+    def _products_of(self, along: Axis, values: Sequence[Expr]) -> list[Expr]:
+        """B^T times the inputs of one tile along an axis."""
+        return [value for t, inputs, _ in along.phase_slices for value in self._inputs_of(t, values[inputs])]
+
+    def _inputs_of(self, t: Transform, values: Sequence[Expr]) -> list[Expr]:
+        if t.m == 1 or t.taps == 1:
+            return list(values)
         x = self._kept(values)
-        result = [self._sum(matrix[0], x)]
-        for i in range(1, len(x) - 1, 2):
-            odd = matrix[i].copy()
-            odd[::2] = 0
-            scale = odd[np.flatnonzero(odd)[-1]]
-            same, opposite = self._kept([self._sum(matrix[i] - odd, x), self._sum(odd / scale, x)])
+        result = [self._sum(t.b[0], x)]
+        for i in range(1, 2 * t.pairs, 2):
+            even, odd = (t.b[i] + t.b[i + 1]) / 2, (t.b[i] - t.b[i + 1]) / 2
+            scale = odd[np.flatnonzero(np.abs(odd) > _ZERO)[-1]]
+            same, opposite = self._kept([self._sum(even, x), self._sum(odd / scale, x)])
             factor = splat(scale, self.cpu.lanes)
             result += [same + opposite, same - opposite] if scale == 1 else \
                 [same + opposite * factor, same - opposite * factor]
-        return [*result, self._sum(matrix[-1], x)]
+        return result + [self._sum(row, x) for row in t.b[1 + 2 * t.pairs:]]
 
-    def _columns(self, values: Sequence[Expr]) -> list[Expr]:
-        """A^T times a column."""
-        matrix, x = self.transform.a, self._kept(values)
-        pairs = range(1, len(x) - 1, 2)
-        both = self._kept([term for i in pairs for term in (x[i] + x[i + 1], x[i] - x[i + 1])])
-        result = []
-        for i, row in enumerate(matrix):
-            terms = [x[0], *both[i % 2::2], x[-1]]
-            result.append(self._sum(np.array([row[0], *row[1:-1:2], row[-1]]), terms))
-        return result
+    def _outputs_of(self, along: Axis, values: Sequence[Expr]) -> list[Expr]:
+        """A^T times the products of one tile along an axis."""
+        totals: list[Expr] = []
+        for t, _, products in along.phase_slices:
+            results = self._sums_of(t, values[products])
+            totals = [a + r for a, r in zip(totals, results, strict=True)] if totals else results
+        return totals
+
+    def _sums_of(self, t: Transform, values: Sequence[Expr]) -> list[Expr]:
+        if t.taps == 1:
+            return list(values)
+        x, last = self._kept(values), 1 + 2 * t.pairs
+        if t.m == 1:
+            return [self._sum(t.a[0], x)]
+        both = self._kept([term for i in range(1, last, 2) for term in (x[i] + x[i + 1], x[i] - x[i + 1])])
+        return [self._sum(np.array([row[0], *row[1:last:2], *row[last:]]), [x[0], *both[i % 2::2], *x[last:]])
+                for i, row in enumerate(t.a)]
 
     def _sum(self, factors: np.ndarray, terms: Sequence[Expr]) -> Expr:
         """Sum of factor * term; terms whose factor is 0 do not appear."""
         total = None
-        for factor, term in sorted(((float(f), t) for f, t in zip(factors, terms, strict=True) if abs(f) > 1e-12),
+        for factor, term in sorted(((float(f), t) for f, t in zip(factors, terms, strict=True) if abs(f) > _ZERO),
                                    key=lambda pair: pair[0] != 1):
             value = term if factor == 1 else term * splat(factor, self.cpu.lanes)
             total = value if total is None else total + value
@@ -388,32 +315,39 @@ class _Winograd:
 
     def _kept(self, values: Sequence[Expr]) -> list[Expr]:
         """The values in registers, so that each is computed once."""
+        if not values:
+            return []
         b = self.cpu.lanes
         registers = local(len(values) * b)
         for i, value in enumerate(values):
             store(registers, value, lanes(i * b, b))
         return [load(registers, lanes(i * b, b)) for i in range(len(values))]
 
-    def _products(self, block: Expr, blocks: int) -> None:
-        """sums[point, tile, k] = sum over c of inputs[point, c, tile] * weights[point, c, k]."""
-        b, columns, channels = self.cpu.lanes, self.tile.columns, self.conv.c
+    def _products(self, point: Expr, first: Expr, blocks: int, of: int, panel: Expr, count: Expr) -> None:
+        """sums[point, tile, first + k] = sum over c of inputs[point, c, tile] * weights[c, k], k of `blocks`.
+
+        of: output blocks of a tile in `sums`; panel: where the weights [c, blocks, b] begin, in multiples of c * b.
+        """
+        b, columns, channels, chunk = self.cpu.lanes, self.tile.columns, self.conv.c, self.chosen.chunk
         whole, rest = divmod(channels, b)
-        points = self.transform.size ** 2
-        with loop(points) as point, loop(self.chosen.chunk // columns) as piece:
+        pieces = chunk // columns
+        with loop(pieces if isinstance(count, int) else (count + columns - 1) // columns) as piece:
             accumulators = local(columns * blocks * b)
             with unrolled(columns * blocks) as i:
                 store(accumulators, splat(0, b), lanes(i * b, b))
 
             def slab(c: Expr, depth: int) -> None:
+                start = panel * channels + c * b * blocks
+                self._fetch_ahead(start + channels * blocks, piece, depth * blocks, pieces)
+
                 def step(channel: Expr) -> None:
                     with unrolled(columns) as t, unrolled(blocks) as k:
-                        place = (c * self.chosen.chunk + piece * columns + t) * b
+                        place = (c * chunk + piece * columns + t) * b
                         if self.cpu.by_element:
                             number = lane(load(self.inputs, point, lanes(place, b)), channel)
                         else:
                             number = load(self.inputs, point, place + channel)
-                        start = block * points * channels + (point * channels + c * b + channel) * blocks
-                        weight = load(self.weights, lanes((start + k) * b, b))
+                        weight = load(self.weights, lanes((start + channel * blocks + k) * b, b))
                         target = lanes((t * blocks + k) * b, b)
                         store(accumulators, load(accumulators, target) + broadcast(number, b) * weight, target)
 
@@ -421,44 +355,55 @@ class _Winograd:
                     with unrolled(depth) as channel:
                         step(channel)
                 else:
-                    for first, count, unroll in runs(split_even(depth, self.tile.unroll)):
-                        with loop(count) as t, unrolled(unroll) as u:
-                            step(first + t * unroll + u)
+                    for begin, times, unroll in runs(split_even(depth, self.tile.unroll)):
+                        with loop(times) as t, unrolled(unroll) as u:
+                            step(begin + t * unroll + u)
 
             if whole:
                 with loop(whole) as c:
                     slab(c, b)
             if rest:
                 slab(whole, rest)
-            with unrolled(columns * blocks) as i:
-                store(self.sums, load(accumulators, lanes(i * b, b)),
-                      point, lanes((piece * columns * blocks + i) * b, b))
+            with unrolled(columns) as t, unrolled(blocks) as k:
+                store(self.sums, load(accumulators, lanes((t * blocks + k) * b, b)),
+                      point, lanes(((piece * columns + t) * of + first + k) * b, b))
+
+    def _fetch_ahead(self, start: Expr, piece: Expr, vectors: int, pieces: int) -> None:
+        """Ask for this piece's share of `vectors` vectors of weights from `start`, which the next products will read.
+
+        Only where weights come from beyond the second cache, and the core does not count instructions.
+        """
+        if self.cpu.by_element or weights_stay(self.cpu, self.conv, self.chosen.outputs):
+            return
+        share = -(-vectors * self.cpu.lanes // 16 // pieces)  # lines of 16 numbers
+        with unrolled(share) as line:
+            prefetch(self.weights, start * self.cpu.lanes + (piece * share + line) * 16)
 
     def _output(self, n: Expr, block: Expr, tile: Expr, place: Expr) -> None:
         """Finish one tile of one output block: A^T s A, bias, pointwise nodes."""
-        b, size, m, window = self.cpu.lanes, self.transform.size, self.chosen.m, self.window
+        b, window, rows, columns = self.cpu.lanes, self.window, self.rows, self.columns
         row, column = self._corner(tile)
-        half, results = local(m * size * b), local(m * m * b)
-        with loop(size) as j:
-            values = self._columns([load(self.sums, i * size + j, lanes(place * b, b)) for i in range(size)])
-            for i, value in enumerate(values):
-                store(half, value, lanes((i * size + j) * b, b))
-        with loop(m) as i:
-            values = self._columns([load(half, lanes((i * size + j) * b, b)) for j in range(size)])
-            for j, value in enumerate(values):
+        half, results = local(rows.m * columns.size * b), local(rows.m * columns.m * b)
+        with loop(columns.size) as j:
+            read = [load(self.sums, i * columns.size + j, lanes(place * b, b)) for i in range(rows.size)]
+            for i, value in enumerate(self._outputs_of(rows, read)):
+                store(half, value, lanes((i * columns.size + j) * b, b))
+        with loop(rows.m) as i:
+            read = [load(half, lanes((i * columns.size + j) * b, b)) for j in range(columns.size)]
+            for j, value in enumerate(self._outputs_of(columns, read)):
                 if self.bias is not None:
                     value = value + load(self.bias, lanes(block * b, b))
-                store(results, value, lanes((i * m + j) * b, b))
-        rows = m if window.oh % m == 0 else least(m, window.oh - row)
-        columns = m if window.ow % m == 0 else least(m, window.ow - column)
-        with loop(rows) as i, loop(columns) as j:
+                store(results, value, lanes((i * columns.m + j) * b, b))
+        height = rows.m if window.oh % rows.m == 0 else least(rows.m, window.oh - row)
+        width = columns.m if window.ow % columns.m == 0 else least(columns.m, window.ow - column)
+        with loop(height) as i, loop(width) as j:
             position = (n, block, row + i, column + j)
-            result = self.after.finish(position, results, (i * m + j) * b)
+            result = self.after.finish(position, results, (i * columns.m + j) * b)
             with vectorized(b) as e:
                 store(self.y, result(e), *position, e)
 
 
-def _workspace(writer: Writer, parts: int, numbers: int, per_thread: bool = True) -> Buffer:
+def _workspace(writer: Writer, parts: int, numbers: int, per_thread: bool) -> Buffer:
     """Scratch memory [parts, numbers], each part rounded up to an odd number of cache lines of 16 numbers."""
     numbers = 16 * (-(-numbers // 16) | 1)
     return writer.pointer(Workspace(4 * parts * numbers, per_thread), (parts, numbers))

@@ -115,8 +115,9 @@ def broadcast(value: Expr, count: int) -> Expr:
 
 
 def splat(number: float, count: int) -> Expr:
-    """A constant vector."""
-    return tirx.Broadcast(tirx.const(number, "float32"), count)
+    """A constant vector; the plain number for a vector of one."""
+    value = tirx.const(number, "float32")
+    return tirx.Broadcast(value, count) if count > 1 else value
 
 
 def lane(vector: Expr, index: int) -> Expr:
