@@ -11,7 +11,8 @@ Layouts:  x [n, C/b, h, w, b]; y and full operands of the pointwise nodes [n, K/
           Few channels and a stride (first layers): x plain [n, c, h, w] is first copied to [rows, columns, C s s/b, b],
           s x s neighbours as channels, with its padding; what remains has stride 1 and ceil(R / s) taps.
 Applies when: (1) `conv2d_direct` does; (2) dilation 1, one group, a filter of more than one tap; (3)
-          `winograd_schedule.choose` finds tiles that are cheaper than the direct sum by its cost rule and whose error bound the tolerance allows.
+          `winograd_schedule.choose` finds tiles that are cheaper than the direct sum by its cost rule and whose error
+          bound the tolerance allows.
 Padding:  nothing is copied but what is stated above. A tile that touches a side reads zeros in place of what does not
           exist; outputs beyond oh and ow are not stored. A channel beyond C never enters a sum, so lanes beyond C may
           hold anything.

@@ -78,8 +78,8 @@ def schedule(cpu: Machine, conv: Convolution, outputs: tuple[int, int]) -> Sched
     """The register tile, and the chunk for which the fewest bytes come from beyond the second cache.
 
     Where the weights stay in it, a chunk takes at most an eighth of it: 64 channels at 56x56 took 0.37 ms with 14
-    tiles, 0.43 with 28, 0.54 with 70 on an AVX-512 core with 2 MiB. Else many tiles at a time: 512 channels at 28x28 took
-    9.8 ms with 26 tiles block by block, 8.5 together, 6.9 with 49 together.
+    tiles, 0.43 with 28, 0.54 with 70 on an AVX-512 core with 2 MiB. Else many tiles at a time: 512 channels at 28x28
+    took 9.8 ms with 26 tiles block by block, 8.5 together, 6.9 with 49 together.
     """
     total = count_tiles(conv, outputs)
     tile = choose_tile(cpu, 1, total, -(-conv.k // cpu.lanes))
