@@ -125,7 +125,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     progress("place", None, f"{len(graph.nodes)} nodes on {', '.join(chosen.backends)}")
     plans = place_kernels(graph, chosen, [find_backend(b) for b in chosen.backends], require_native=require == "native")
     exact = all(find_backend(p.backend).exact for p in plans)
-    reference = _reference(graph, model, lowered, exact, Path(golden) if golden else None, samples, seed, progress)
+    reference, origin = _reference(graph, model, lowered, exact, Path(golden) if golden else None, samples, seed,
+                                   progress)
 
     with staged(place) as folder:
         artifacts = _compile(plans, chosen, folder, _identifier(title), options, progress)
@@ -139,8 +140,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
             "name": title, "target": bundles.target_facts(chosen), "summary": chosen.summary,
             "model": {"before": model_facts(model.graph), "after": model_facts(graph), "kind": model.kind},
             "passes": pass_rows(reports), "stages": stage_rows(plans, artifacts),
-            "kernels": kernel_rows(plans, artifacts), "times": time_facts(artifacts, chosen), "golden": outcome,
-            "options": asdict(options),
+            "kernels": kernel_rows(plans, artifacts), "times": time_facts(artifacts, chosen),
+            "golden": {**outcome, "reference": origin}, "options": asdict(options),
             "quantization": {**lowered.report, "accuracy": accuracy} if lowered is not None else None,
         }
         bundles.write_json(folder / bundles.REPORT, report)
@@ -174,20 +175,25 @@ def _lower(graph: Graph, model: LoadedModel, target: Target, precision: str, wis
 
 
 def _reference(graph: Graph, model: LoadedModel, lowered: Lowered | None, exact: bool, given: Path | None, samples: int,
-               seed: int, progress: Progress) -> Golden:
-    """The golden set: of the original model, or of the graph in low precision, whose numbers are its own."""
+               seed: int, progress: Progress) -> tuple[Golden, str]:
+    """The golden set, and where its outputs come from: the original model, or the graph in low precision, whose
+    numbers are its own.
+    """
     if lowered is None:
-        progress("reference", None, "golden set, from the original model in ONNX Runtime")
-        return make_golden(model.graph, model.original, given=given, samples=samples, seed=seed)
+        text = "ONNX Runtime on the original model"
+        progress("reference", None, f"golden set, from {text}")
+        return make_golden(model.graph, model.original, given=given, samples=samples, seed=seed), text
     if lowered.quantized.prepared is not None:
-        progress("reference", None, "golden set, from the interpreter")
+        text = "the interpreter on the quantized graph"
+        progress("reference", None, f"golden set, from {text}")
         feeds = read_inputs(given, graph.inputs) if given is not None else [
             {n: np.asarray(a) for n, a in sample.items()} for sample in lowered.samples[:samples]]
-        return golden_on_grids(graph, feeds, exact=exact)
+        return golden_on_grids(graph, feeds, exact=exact), text
     from edgec.interchange.onnx_export import to_model
 
-    progress("reference", None, "golden set, from the model in low precision in ONNX Runtime")
-    return make_golden(graph, to_model(graph).SerializeToString(), given=given, samples=samples, seed=seed)
+    text = "ONNX Runtime on the model in low precision"
+    progress("reference", None, f"golden set, from {text}")
+    return make_golden(graph, to_model(graph).SerializeToString(), given=given, samples=samples, seed=seed), text
 
 
 def _accuracy(target: Target, graph: Graph, stages: Sequence[Artifact], model: LoadedModel, lowered: Lowered | None,

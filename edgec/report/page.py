@@ -7,10 +7,11 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from edgec.report.markup import code, foldable, table, toned
+from edgec.report.quantization import accuracy_tile, quantization
+from edgec.report.times import times_section
 from edgec.report.units import count, many, size
 
-_OPEN = 3  # a cell shows so many items openly, more behind a line that opens
-_LISTED = 100  # and at most so many there; report.json has all
 
 def render(report: Mapping[str, Any]) -> str:
     """The page for a report as edgec.driver makes it. Every text from a model is escaped."""
@@ -20,7 +21,9 @@ def render(report: Mapping[str, Any]) -> str:
     parts = [
         f"<h1>{title}</h1>",
         f"<p>{escape(report['summary'])}</p>" if report["summary"] else "", _tiles(report), _golden(report["golden"]),
+        quantization(report["quantization"]) if report["quantization"] else "",
         _placement(report["kernels"], target), _stages(report["stages"]), _kernels(report["kernels"]),
+        times_section(report["times"]),
         _passes(report["passes"]), _options(report["options"]),
     ]
     return ("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
@@ -50,9 +53,11 @@ def _tiles(report: Mapping[str, Any]) -> str:
         tiles.append(("arena", size(used), f"{used / bound:.2f} x the lower bound" if bound else "all activations"))
     if golden["ran"]:
         worst = max((r["error"] / r["tolerance"] for r in golden["outputs"] if r["tolerance"]), default=0.0)
-        tiles.append(("checked", _toned("good", "passed"), f"{worst:.0%} of the tolerance used"))
+        tiles.append(("checked", toned("good", "passed"), f"{worst:.0%} of the tolerance used"))
     else:
-        tiles.append(("checked", _toned("warn", "not here"), "see below"))
+        tiles.append(("checked", toned("warn", "not here"), "see below"))
+    if report["quantization"]:
+        tiles.extend(accuracy_tile(report["quantization"]))
     cells = (f'<div class="tile"><span>{label}</span><b>{value}</b><i>{note}</i></div>' for label, value, note in tiles)
     return f'<div class="tiles">{"".join(cells)}</div>'
 
@@ -62,12 +67,12 @@ def _golden(golden: Mapping[str, Any]) -> str:
         reason = f"This engine was not run on the machine that built it: {golden['reason']}. {golden['hint']}"
         return (f'<h2>Numbers</h2><p class="warn">{escape(reason)}</p>'
                 "<p>Run <code>edgec verify</code> on the bundle where the engine can run.</p>")
-    rows = [[_code(r["name"]), f"{r['error']:.3g}", f"{r['tolerance']:.3g}", f"{r['magnitude']:.4g}"]
+    rows = [[code(r["name"]), f"{r['error']:.3g}", f"{r['tolerance']:.3g}", f"{r['magnitude']:.4g}"]
             for r in golden["outputs"]]
     how = f"{golden['note'] or 'under emulation'}, " if golden["emulated"] else ""
-    return (f"<h2>Numbers</h2><p>Largest difference to ONNX Runtime on the original model, {how}"
+    return (f"<h2>Numbers</h2><p>Largest difference to {escape(golden['reference'])}, {how}"
             f"{many(golden['samples'], 'sample')}.</p>"
-            + _table(["output", "#largest error", "#tolerance", "#largest magnitude"], rows))
+            + table(["output", "#largest error", "#tolerance", "#largest magnitude"], rows))
 
 
 def _placement(kernels: Sequence[Mapping[str, Any]], target: Mapping[str, Any]) -> str:
@@ -79,20 +84,20 @@ def _placement(kernels: Sequence[Mapping[str, Any]], target: Mapping[str, Any]) 
     reasons: dict[tuple[str, str, str], list[str]] = {}
     for k in fallen:
         for r in k["reason"]:
-            place = f" {_toned('soft', escape(r['source']))}" if r["source"] not in ("", r["node"]) else ""
-            reasons.setdefault((r["text"], r["rule"], k["backend"]), []).append(f"<div>{_code(r['node'])}{place}</div>")
-    rows = [[_foldable(nodes, "nodes"), escape(backend), f"{escape(text)}<br>{_toned('soft', _code(rule))}"]
+            place = f" {toned('soft', escape(r['source']))}" if r["source"] not in ("", r["node"]) else ""
+            reasons.setdefault((r["text"], r["rule"], k["backend"]), []).append(f"<div>{code(r['node'])}{place}</div>")
+    rows = [[foldable(nodes, "nodes"), escape(backend), f"{escape(text)}<br>{toned('soft', code(rule))}"]
             for (text, rule, backend), nodes in reasons.items()]
     return (f'<h2>Placement</h2><p class="warn">{len(fallen)} of {len(kernels)} kernels do not run on '
-            f"<b>{native}</b>.</p>" + _table(["nodes", "run on", f"why not on {native}"], rows))
+            f"<b>{native}</b>.</p>" + table(["nodes", "run on", f"why not on {native}"], rows))
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for s in stages:
-        files = "<br>".join(f"{_code(f)} {_toned('soft', escape(t))}" for f, t in sorted(s["files"].items()))
+        files = "<br>".join(f"{code(f)} {toned('soft', escape(t))}" for f, t in sorted(s["files"].items()))
         rows.append([str(s["stage"]), escape(s["backend"]), str(s["kernels"]), size(s["file_bytes"]), files])
-    return "<h2>Stages</h2>" + _table(["#stage", "backend", "#kernels", "#size", "files"], rows)
+    return "<h2>Stages</h2>" + table(["#stage", "backend", "#kernels", "#size", "files"], rows)
 
 
 def _kernels(kernels: Sequence[Mapping[str, Any]]) -> str:
@@ -100,46 +105,21 @@ def _kernels(kernels: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for k in kernels:
         width = max(2, 90 * k["macs"] / most) if k["macs"] else 0  # pixels
-        rows.append([f"{_code(k['name'])}<br>{_toned('soft', escape(' + '.join(k['ops'])))}",
-                     f"{escape(k['backend'])}<br>{_toned('soft', escape(k['algorithm']))}",
+        rows.append([f"{code(k['name'])}<br>{toned('soft', escape(' + '.join(k['ops'])))}",
+                     f"{escape(k['backend'])}<br>{toned('soft', escape(k['algorithm']))}",
                      f'{count(k["macs"])}<br><span class="bar" style="width:{width:.0f}px"></span>',
                      size(k["parameter_bytes"]), "<br>".join(escape(t) for t in k["outputs"])])
-    return "<h2>Kernels</h2>" + _table(["kernel", "backend", "#multiply-adds", "#parameters", "output"], rows)
+    return "<h2>Kernels</h2>" + table(["kernel", "backend", "#multiply-adds", "#parameters", "output"], rows)
 
 
 def _passes(passes: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for p in passes:
-        refused = [f"<div>{_code(r['node'])} {escape(r['text'])}</div>" for r in p["refused"]]
-        rows.append([_code(p['name']), str(p["matched"]), str(p["applied"]), _foldable(refused, "left alone")])
-    return "<h2>Passes</h2>" + _table(["pass", "#matched", "#applied", "why not"], rows)
+        refused = [f"<div>{code(r['node'])} {escape(r['text'])}</div>" for r in p["refused"]]
+        rows.append([code(p['name']), str(p["matched"]), str(p["applied"]), foldable(refused, "left alone")])
+    return "<h2>Passes</h2>" + table(["pass", "#matched", "#applied", "why not"], rows)
 
 
 def _options(options: Mapping[str, Any]) -> str:
-    rows = [[_code(k), _code(str(v))] for k, v in sorted(options.items())]
-    return "<h2>Options in force</h2>" + _table(["option", "value"], rows)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a head that starts with # belongs to a column of numbers. Cells are HTML already."""
-    kinds = [' class="n"' if h.startswith("#") else "" for h in heads]
-    top = "".join(f"<th{kind}>{escape(h.lstrip('#'))}</th>" for kind, h in zip(kinds, heads, strict=True))
-    lines = ("".join(f"<td{kind}>{c}</td>" for kind, c in zip(kinds, row, strict=True)) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
-
-
-def _foldable(items: Sequence[str], what: str) -> str:
-    """A few items as they are; many behind a line that opens."""
-    if len(items) <= _OPEN:
-        return "".join(items)
-    rest = f"<div>and {len(items) - _LISTED} more, see report.json</div>" if len(items) > _LISTED else ""
-    return f"<details><summary>{len(items)} {what}</summary>{''.join(items[:_LISTED])}{rest}</details>"
-
-
-def _code(text: str) -> str:
-    return f"<code>{escape(text)}</code>"
-
-
-def _toned(tone: str, html: str) -> str:
-    return f'<span class="{tone}">{html}</span>'
+    rows = [[code(k), code(str(v))] for k, v in sorted(options.items())]
+    return "<h2>Options in force</h2>" + table(["option", "value"], rows)
