@@ -12,6 +12,8 @@ Source:   the register blocking of conv2d_direct with one channel block; inputs 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from edgec.kernels import convolution, epilogue
 from edgec.kernels.convolution import Convolution
 from edgec.kernels.emit import Expr, Writer, lanes, load, local, parallel, splat, store, unrolled, vectorized, write
@@ -52,8 +54,26 @@ def choose(registers: int, conv: Convolution) -> Tile:
     return Tile(1, min(conv.window.ow, registers // 2), 1, 1)
 
 
-def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
-    """The program for a kernel that `refuse` lets pass."""
+@dataclass(frozen=True)
+class Schedule:
+    """tile: of registers, in one row."""
+
+    tile: Tile
+
+
+def choices(kernel: Kernel, target: Target) -> list[Schedule]:
+    """Schedules that are worth measuring, the usual one first; none where the kernel does not apply."""
+    if refuse(kernel, target) is not None:
+        return []
+    conv, registers = convolution.describe(kernel.anchor), known_machine(target).registers
+    usual = choose(registers, conv)
+    widths = {min(conv.window.ow, registers * part // 8) for part in (1, 2, 3, 5, 6)} - {usual.columns}
+    tiles = [usual, *(Tile(1, width, 1, 1) for width in sorted(widths, reverse=True) if width)]
+    return [Schedule(tile) for tile in tiles if not too_many_sides(conv.window, tile)]
+
+
+def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass, by one of its `choices` or the usual one."""
     cpu, conv, node = known_machine(target), convolution.describe(kernel.anchor), kernel.anchor
     b, window = cpu.lanes, conv.window
     blocks = -(-conv.c // b)
@@ -88,7 +108,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
                 with vectorized(b) as e:
                     store(y, value(e), *position, e)
 
-        chosen = choose(cpu.registers, conv)
+        chosen = choose(cpu.registers, conv) if schedule is None else schedule.tile
         parts = count_parts(window, chosen, -(-PARTS // (conv.n * blocks)))
         with parallel(conv.n, blocks, parts) as (n, c, part):
             for area in areas(window, chosen, (part, parts)):

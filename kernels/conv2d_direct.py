@@ -16,7 +16,7 @@ Source:   Georganas et al., Anatomy of High-Performance Deep Learning Convolutio
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -41,7 +41,7 @@ from edgec.kernels.emit import (
     write,
 )
 from edgec.kernels.epilogue import Epilogue, Lower
-from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, split_even
+from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, ranked_tiles, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.window import (
     PARTS,
@@ -62,6 +62,7 @@ from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 ALGORITHM = "direct"
+_MEASURED = 10  # tiles, the best by the cost rule
 _REUSE = 16  # tiles of positions; fewer do not hide the time that weights beyond the second cache take to arrive
 
 
@@ -87,14 +88,42 @@ def demand(kernel: Kernel, target: Target) -> Demand:
     return epilogue.demand(kernel, lanes_, {data.name: None if few else lanes_})
 
 
-def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
-    """The program for a kernel that `refuse` lets pass."""
-    cpu, conv = known_machine(target), convolution.describe(kernel.anchor)
-    flat = conv.window.is_point
-    if flat:
-        conv = replace(conv, window=conv.window.flat())
+@dataclass(frozen=True)
+class Schedule:
+    """tile: of registers; positions_first: the loop over tiles of positions stands outside that over output blocks."""
+
+    tile: Tile
+    positions_first: bool
+
+
+def choices(kernel: Kernel, target: Target) -> list[Schedule]:
+    """Schedules that are worth measuring, the one of the cost rules first; none where the kernel does not apply."""
+    if refuse(kernel, target) is not None:
+        return []
+    cpu, (conv, _) = known_machine(target), _flat(convolution.describe(kernel.anchor))
+    first = _schedule(cpu, conv)
+    blocks = -(-conv.k // conv.groups // cpu.lanes)
+    best = [t for t in ranked_tiles(cpu, conv.window.oh, conv.window.ow, blocks)
+            if not too_many_sides(conv.window, t)][:_MEASURED]
+    space = [Schedule(tile, order) for tile in best for order in (first.positions_first, not first.positions_first)]
+    return [first, *(s for s in space if s != first)]
+
+
+def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rules."""
+    cpu, (conv, flat) = known_machine(target), _flat(convolution.describe(kernel.anchor))
+    chosen = schedule or _schedule(cpu, conv)
+    return write(kernel.name, lambda writer: _Direct(kernel, cpu, conv, chosen, lower, flat, writer).body(), ALGORITHM)
+
+
+def _flat(conv: Convolution) -> tuple[Convolution, bool]:
+    """A pointwise convolution over one axis of positions, and whether it is one."""
+    return (replace(conv, window=conv.window.flat()), True) if conv.window.is_point else (conv, False)
+
+
+def _schedule(cpu: Machine, conv: Convolution) -> Schedule:
     tile = _tile(cpu, conv)
-    return write(kernel.name, lambda writer: _Direct(kernel, cpu, conv, tile, lower, flat, writer).body(), ALGORITHM)
+    return Schedule(tile, positions_first(cpu, conv, tile))
 
 
 def _tile(cpu: Machine, conv: Convolution) -> Tile:
@@ -125,8 +154,9 @@ def positions_first(cpu: Machine, conv: Convolution, tile: Tile) -> bool:
 class _Direct:
     """Writes one program."""
 
-    def __init__(self, kernel: Kernel, cpu: Machine, conv: Convolution, tile: Tile, lower: Lower, flat: bool,
+    def __init__(self, kernel: Kernel, cpu: Machine, conv: Convolution, schedule: Schedule, lower: Lower, flat: bool,
                  writer: Writer) -> None:
+        tile = schedule.tile
         self.cpu, self.conv, self.tile, self.window = cpu, conv, tile, conv.window
         b, node = cpu.lanes, kernel.anchor
         data, size = node.operand(0), (conv.window.h, conv.window.w)
@@ -137,7 +167,7 @@ class _Direct:
         packed = pack_weights(convolution.weights(node), conv.groups, b, tile.blocks, self.plain)
         self.weights = writer.pointer(Constant(packed), packed.shape)
         reuse = count_areas(self.window, tile)
-        self.positions_first = positions_first(cpu, conv, tile)
+        self.positions_first = schedule.positions_first
         self.ahead = reuse - 1 if 1 < reuse <= _REUSE and not self.positions_first else 0
         bias = convolution.bias(node, self.k_blocks * conv.groups * b)
         self.bias = None if bias is None else writer.pointer(Constant(bias), bias.shape)

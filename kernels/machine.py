@@ -101,9 +101,14 @@ def tiles(cpu: Machine, rows: int, columns: int, blocks: int) -> list[Tile]:
     return space
 
 
-@cache
 def choose_tile(cpu: Machine, rows: int, columns: int, blocks: int) -> Tile:
-    """The tile that needs the fewest instruction slots for the whole output.
+    """The tile that needs the fewest instruction slots for the whole output: the first of `ranked_tiles`."""
+    return ranked_tiles(cpu, rows, columns, blocks)[0]
+
+
+@cache
+def ranked_tiles(cpu: Machine, rows: int, columns: int, blocks: int) -> tuple[Tile, ...]:
+    """The tiles that fit, by the instruction slots that the whole output needs, fewest first.
 
     One step of the reduction costs a tile its multiply-adds (at least `_LATENCY`), `_SLOT` for each load, and `_LINE`
     for each cache line of weights; an output is covered by `split_even` in all three directions. Ties: more columns,
@@ -119,7 +124,7 @@ def choose_tile(cpu: Machine, rows: int, columns: int, blocks: int) -> Tile:
             total += times_r * times_c * times_b * (max(r * c * b, _LATENCY) + r * c * number + b * weight)
         return total
 
-    return min(tiles(cpu, rows, columns, blocks), key=lambda t: (cost(t), -t.columns))
+    return tuple(sorted(tiles(cpu, rows, columns, blocks), key=lambda t: (cost(t), -t.columns)))
 
 
 def _lengths(extent: int, size: int) -> list[tuple[int, int]]:

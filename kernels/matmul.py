@@ -39,7 +39,7 @@ from edgec.kernels.emit import (
     write,
 )
 from edgec.kernels.epilogue import Epilogue, Lower
-from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, split_even
+from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, ranked_tiles, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
 from edgec.kernels.window import PARTS, Part, pick, runs, share
 
@@ -50,6 +50,7 @@ from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 ALGORITHM = "matmul"
+_MEASURED = 10  # tiles, the best by the cost rule
 _PACK = 16  # rows; fewer do not pay back the copy of b
 
 
@@ -100,10 +101,26 @@ def demand(kernel: Kernel, target: Target) -> Demand:
     return Demand()
 
 
-def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
-    """The program for a kernel that `refuse` lets pass."""
+@dataclass(frozen=True)
+class Schedule:
+    """tile: of registers, rows of a as its columns."""
+
+    tile: Tile
+
+
+def choices(kernel: Kernel, target: Target) -> list[Schedule]:
+    """Schedules that are worth measuring, the one of the cost rule first; none where the kernel does not apply."""
+    if refuse(kernel, target) is not None:
+        return []
+    cpu, size = known_machine(target), describe(kernel.anchor)
+    return [Schedule(tile) for tile in ranked_tiles(cpu, 1, size.m, -(-size.n // cpu.lanes))[:_MEASURED]]
+
+
+def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rule."""
     cpu = known_machine(target)
-    return write(kernel.name, lambda writer: _Writer(kernel, cpu, lower, writer).body(), ALGORITHM)
+    tile = None if schedule is None else schedule.tile
+    return write(kernel.name, lambda writer: _Writer(kernel, cpu, tile, lower, writer).body(), ALGORITHM)
 
 
 def describe(node: Node) -> Product:
@@ -158,12 +175,12 @@ def pack_columns(array: np.ndarray, lanes_: int, tile: int) -> np.ndarray:
 class _Writer:
     """Writes one program."""
 
-    def __init__(self, kernel: Kernel, cpu: Machine, lower: Lower, writer: Writer) -> None:
+    def __init__(self, kernel: Kernel, cpu: Machine, tile: Tile | None, lower: Lower, writer: Writer) -> None:
         node = kernel.anchor
         self.cpu, self.size = cpu, describe(node)
         size, lanes_ = self.size, cpu.lanes
         self.vectors = -(-size.n // lanes_)
-        self.tile: Tile = choose_tile(cpu, 1, size.m, self.vectors)
+        self.tile: Tile = tile or choose_tile(cpu, 1, size.m, self.vectors)
         self.early = packs_early(node)
         self.a = self._factor(node.operand(0), (size.m, size.k), writer)
         self.panel: Buffer | None = None
