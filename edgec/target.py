@@ -163,6 +163,14 @@ class Target:
         release: Mapping[str, str] = self.choices.get("software") or (rows[0] if rows else {})
         return release
 
+    @property
+    def channel_block(self) -> int:
+        """Channel counts that the device's kernels compute without waste are multiples of this.
+
+        A vector of float32 on CPUs; 8 on GPUs with tensor cores (fp16; NVIDIA, Tensor Core requirements of cuDNN).
+        """
+        return 8 if self.table("gpu") else max(1, self.cpu.vector_bits // 32)
+
     def table(self, name: str) -> Mapping[str, Any]:
         """One table of facts, empty if the device has none: `target.table("gpu").get("sm")`."""
         table: Mapping[str, Any] = self.facts.get(name, {})

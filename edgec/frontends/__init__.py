@@ -48,7 +48,8 @@ def load(
 ) -> LoadedModel:
     """The model that `source` holds, with a static shape for every input.
 
-    source: path of a model file, the bytes of an ONNX file, an onnx.ModelProto, or a torch.nn.Module.
+    source: path of a model file or of a checkpoint of edgec, the bytes of an ONNX file, an onnx.ModelProto, or a
+    torch.nn.Module.
     inputs: shape (or InputSpec) by input name, for open dimensions; for TorchScript and modules, for every input.
     values: inputs that become constants. trust_pickle: files that run code when they are read may be read.
     factory: `package.module:function` that builds the module of a state dict. submodule: for TorchScript and modules in
@@ -65,8 +66,10 @@ def load(
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         kind = detect(path)
-        if kind is FileKind.ONNX and submodule:
-            raise UserError("an ONNX model has no submodules", where=str(path), hint="leave --submodule away")
+        if kind in (FileKind.ONNX, FileKind.CHECKPOINT) and submodule:
+            raise UserError("only torch models have submodules", where=str(path), hint="leave --submodule away")
+        if kind is FileKind.CHECKPOINT:
+            return _from_checkpoint(path, specs, arrays)
         if kind is FileKind.ONNX:
             from edgec.frontends.onnx import read_onnx
 
@@ -91,6 +94,25 @@ def load(
     from edgec.frontends import torch
 
     return torch.load_module(source, specs, arrays, example_inputs)
+
+
+def _from_checkpoint(path: Path, specs: Mapping[str, InputSpec], arrays: Mapping[str, np.ndarray]) -> LoadedModel:
+    """A graph that edgec has saved. Its shapes are bound already."""
+    from edgec.interchange.onnx_export import to_model
+    from edgec.ir import checkpoint
+
+    graph = checkpoint.load(path)
+    shapes = {v.name: v.shape for v in graph.inputs}
+    other = sorted(n for n, s in specs.items() if shapes.get(n or next(iter(shapes), "")) != s.shape)
+    if arrays or other:
+        raise UserError(
+            "the inputs of a checkpoint are bound already",
+            where=str(path),
+            expected=", ".join(f"{v.name} {v.type}" for v in graph.inputs),
+            hint="bind shapes and values in the command that makes the checkpoint",
+        )
+    original = to_model(graph).SerializeToString(deterministic=True)
+    return LoadedModel(graph, original, "edgec", hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _from_onnx(source: Any, specs: Mapping[str, InputSpec], arrays: Mapping[str, np.ndarray]) -> LoadedModel:

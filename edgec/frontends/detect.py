@@ -9,7 +9,10 @@ from pathlib import Path
 
 from edgec.errors import UserError
 
-READS = "an ONNX model (.onnx), a torch.export archive (.pt2), TorchScript (.pt), or what torch.save writes"
+READS = (
+    "an ONNX model (.onnx), a torch.export archive (.pt2), TorchScript (.pt), what torch.save writes, or a checkpoint "
+    "of edgec (.edgec)"
+)
 
 _HEAD = 4096  # bytes that are enough for every signature below
 _ONNX_WIRE_TYPES = {
@@ -64,6 +67,7 @@ class FileKind(Enum):
     TORCHSCRIPT = "torchscript"
     TORCH_SAVE = "torch.save"
     TORCH_SAVE_LEGACY = "torch.save (before torch 1.6)"
+    CHECKPOINT = "edgec"
 
 
 def detect(path: Path) -> FileKind:
@@ -146,6 +150,8 @@ def _zip_kind(path: Path) -> FileKind:
             expected=READS,
             hint="copy or download the file again",
         ) from error
+    if {"graph.txt", "arrays.json"} <= set(names):
+        return FileKind.CHECKPOINT
     inner = {name.partition("/")[2] for name in names}
     if (
         "serialized_exported_program.json" in names

@@ -54,6 +54,10 @@ PIPELINE: tuple[Stage, ...] = (
                    convert_pool, eliminate_identity, eliminate_common, eliminate_dead), _ROUNDS),
 )
 
+# Before pruning and training: nothing that a net was trained with is folded away, and constants that are equal now stay
+# apart, since training moves each its own way.
+CLEAN: tuple[Stage, ...] = (Stage("clean", (eliminate_dead, fold_constants, eliminate_identity), _ROUNDS),)
+
 
 def order_violations(pipeline: Sequence[Stage] = PIPELINE) -> list[str]:
     """Every `AFTER` that `pipeline` does not keep: the named pass must have run before the first run of its user."""

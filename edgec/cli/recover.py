@@ -1,0 +1,133 @@
+"""`edgec recover`: train a model that was made smaller, until it is as good as before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgec.cli.arguments import (
+    AsJson,
+    Factory,
+    Inputs,
+    Quiet,
+    Submodule,
+    TrustPickle,
+    Values,
+    parse_shapes,
+    parse_values,
+)
+from edgec.cli.console import Steps, print_json, print_table
+from edgec.cli.guard import guarded
+from edgec.errors import UserError
+
+NAME = "recover"
+
+
+@guarded
+def command(
+    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint (.edgec), or a model file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec. Beside it lies "
+                                                                "the state from which an interrupted run goes on.")],
+    data: Annotated[str, typer.Option("--data", help="Training samples, as for --calibration of `edgec build`.")],
+    teacher: Annotated[Path | None, typer.Option(help="The model as it was: it teaches the smaller one.")] = None,
+    loss: Annotated[list[str] | None, typer.Option(
+        help="cross-entropy, mse, distill, match, hint, attention, relation; with a weight: distill:0.7. Default: "
+        "cross-entropy with labels, distill with a teacher, both with both. Repeatable.")] = None,
+    hint: Annotated[list[str] | None, typer.Option(
+        help="Inner values that the losses hint and attention compare. Repeatable.")] = None,
+    labels: Annotated[str, typer.Option(help="Labels of the samples where folders do not say them.")] = "",
+    preprocess: Annotated[str, typer.Option(help="How pictures become inputs; see `edgec build`.")] = "",
+    augment: Annotated[list[str] | None, typer.Option(help="flip, shift:4. Repeatable.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the samples.")] = 10,
+    batch: Annotated[int, typer.Option(min=1, help="Samples in one step.")] = 64,
+    rate: Annotated[float, typer.Option(help="Learning rate at its highest.")] = 0.01,
+    optimizer: Annotated[str, typer.Option(help="sgd, adamw.")] = "sgd",
+    schedule: Annotated[str, typer.Option(help="Of the rate: cosine, linear, constant.")] = "cosine",
+    decay: Annotated[float, typer.Option(help="Weight decay.")] = 5e-4,
+    teaching: Annotated[str, typer.Option(
+        help="Who teaches: model (--teacher), self (the net one epoch ago), mutual (a second net "
+        "beside it).")] = "model",
+    temperature: Annotated[float, typer.Option(help="Of the loss distill.")] = 4.0,
+    adaptive: Annotated[bool, typer.Option("--adaptive", help="Learn the weights of several losses.")] = False,
+    evaluation: Annotated[str, typer.Option(help="Samples that measure every epoch; they do not train.")] = "",
+    metric: Annotated[str, typer.Option(help="top1, iou ...: see `edgec compare`.")] = "",
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one for each core.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the order of samples and their augmentation.")] = 0,
+    inputs: Inputs = None,
+    values: Values = None,
+    factory: Factory = "",
+    submodule: Submodule = "",
+    trust_pickle: TrustPickle = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on samples, from labels or from the model that it was. Interrupted, it goes on where it was."""
+    import os
+
+    from edgec.compress import stages
+    from edgec.compress.train.loop import Recipe
+    from edgec.compress.train.losses import parse_losses
+    from edgec.data.dataset import open_data
+    from edgec.frontends import load
+    from edgec.ir import checkpoint
+
+    recipe = Recipe(epochs, batch, rate, optimizer, decay=decay, schedule=schedule, temperature=temperature,
+                    adaptive=adaptive, teacher=teaching, hints=tuple(hint or ()), augment=tuple(augment or ()),
+                    seed=seed)
+    with Steps(quiet) as steps:
+        steps("load", None, str(source))
+        bound, constants = parse_shapes(inputs), parse_values(values)
+        model = load(source, inputs=bound, values=constants, trust_pickle=trust_pickle, factory=factory,
+                     submodule=submodule)
+        shapes = {v.name: v.shape for v in model.graph.inputs}
+        master = None if teacher is None else load(
+            teacher, inputs=shapes, values=constants, trust_pickle=trust_pickle, factory=factory,
+            submodule=submodule).graph
+        found = open_data(data, model.graph.inputs, preprocess=preprocess or None, labels=labels or None)
+        recipe = replace(recipe, losses=parse_losses(loss) if loss else _losses(found.labelled, master is not None))
+        if evaluation and Path(evaluation).exists() and Path(evaluation).resolve() == Path(data).resolve():
+            raise UserError("the samples that measure are those that train", where=evaluation,
+                            expected="samples that the training does not see")
+        judge = _judge(evaluation, metric, model.graph, preprocess, labels) if evaluation else None
+        work = output.with_name(f"{output.name}.training")
+        work.mkdir(parents=True, exist_ok=True)
+        stage = stages.recover(model.graph, found, recipe, teacher=master, validate=judge, folder=work,
+                               threads=threads or len(os.sched_getaffinity(0)), progress=steps)
+        checkpoint.save(stage.graph, output)
+    if as_json:
+        print_json({"checkpoint": str(output), **stage.facts})
+    else:
+        _print(stage.facts, output)
+
+
+def _losses(labelled: bool, taught: bool) -> dict[str, float]:
+    chosen = {**({"cross-entropy": 1.0} if labelled else {}), **({"distill": 1.0} if taught else {})}
+    if not chosen:
+        raise UserError("there is nothing to learn from", expected="labels, or --teacher MODEL")
+    return chosen
+
+
+def _judge(evaluation: str, metric: str, graph: Any, preprocess: str, labels: str) -> Any:
+    from edgec.data.comparison import Baseline
+    from edgec.data.dataset import open_data
+    from edgec.interchange.onnx_export import to_model
+    from edgec.interchange.session import open_session, run_session
+
+    found = open_data(evaluation, graph.inputs, preprocess=preprocess or None, labels=labels or None)
+
+    def judge(trained: Any) -> float:
+        session = open_session(to_model(trained).SerializeToString())
+        return Baseline(found, lambda feeds: run_session(session, feeds), metric).score
+
+    return judge
+
+
+def _print(facts: dict[str, Any], output: Path) -> None:
+    measured = any(e["metric"] is not None for e in facts["history"])
+    print_table(["epoch", "#loss", *["#metric"] * measured],
+                [[e["epoch"], f"{e['loss']:.4f}", *[f"{e['metric']:.2f}"] * measured] for e in facts["history"]])
+    print(f"checkpoint   {output}")
+    print(f"next         edgec build {output} --target ...")

@@ -1,0 +1,101 @@
+"""The stages of compression, one call each: a graph and samples in, a graph and facts for a report out.
+
+Each stage can follow any other, and what it gives is saved as a checkpoint (`ir.checkpoint`): prune -> recover ->
+build. Samples and float models are given as objects; reading them is the caller's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgec.compress.prune.channels import Cost, PruneOptions, count_macs, count_weights, prune_channels
+from edgec.compress.prune.importance import NEEDS_LOSS, NEEDS_SAMPLES, Evidence
+from edgec.errors import UserError
+from edgec.ir.graph import Graph
+from edgec.passes.pipelines import CLEAN, optimize
+from edgec.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage gives: the graph, and what it did, fit for JSON."""
+
+    graph: Graph
+    facts: dict[str, Any]
+
+
+def prepare(graph: Graph) -> Graph:
+    """The graph without dead and constant nodes; its normalizations stay, since training needs them."""
+    return optimize(graph, pipeline=CLEAN)[0]
+
+
+def prune(graph: Graph, options: PruneOptions, samples: Iterable[Any] | None = None, *, loss: str = "cross-entropy",
+          teacher: Graph | None = None, cost: Cost = count_macs, seed: int = 0, progress: Progress = silent) -> Stage:
+    """Remove channels; with samples, keep what remains in range.
+
+    samples: `edgec.data.Sample`s. With them, normalizations that were folded away are put back before channels go, and
+    all statistics are measured anew afterwards, which wins much of the accuracy back without training.
+    loss, teacher: of the criteria that need gradients. cost: what `options.cost_ratio` is a share of.
+    seed: of the criterion `random`.
+    Raises UserError as `prune_channels` does.
+    """
+    graph = prepare(graph)
+    if samples is None:
+        if options.criterion in NEEDS_SAMPLES:
+            raise UserError(f"the criterion {options.criterion} looks at the net at work, and there are no samples",
+                            hint="give --data, or choose l1 or l2, which need none")
+        pruned = prune_channels(graph, options, Evidence(seed=seed), cost)
+        return Stage(pruned.graph, _facts(options, pruned, None))
+    from edgec.compress.train.observe import observe_activity, observe_gradients
+    from edgec.compress.train.statistics import insert_batch_norms, measure_statistics
+    from edgec.compress.train.store import collect
+
+    store = collect(samples, progress)
+    graph = insert_batch_norms(graph, store, progress)
+    evidence = Evidence(seed=seed)
+    if options.criterion in NEEDS_LOSS:
+        evidence = observe_gradients(graph, store, {loss: 1.0}, teacher=teacher, progress=progress)
+    elif options.criterion in NEEDS_SAMPLES:
+        from edgec.compress.prune.groups import find_groups
+
+        evidence = observe_activity(graph, find_groups(graph).groups, store, progress=progress)
+    progress("prune", None, options.criterion)
+    pruned = prune_channels(graph, options, evidence, cost)
+    return Stage(measure_statistics(pruned.graph, store, progress), _facts(options, pruned, store.count))
+
+
+def _facts(options: PruneOptions, pruned: Any, samples: int | None) -> dict[str, Any]:
+    return {
+        "stage": "prune", "options": asdict(options), "samples": samples,
+        "macs": list(pruned.macs), "weights": list(pruned.weights),
+        "groups": [asdict(row) for row in pruned.groups], "blocked": [asdict(b) for b in pruned.blocked],
+    }
+
+
+def recover(graph: Graph, samples: Iterable[Any], recipe: Any, *, teacher: Graph | None = None,
+            validate: Any = None, folder: Path | None = None, threads: int = 1,
+            progress: Progress = silent) -> Stage:
+    """Train a graph: see `train.loop.train`. Sparsity patterns and grids of the graph hold.
+
+    recipe: a `train.loop.Recipe`. folder: of the checkpoint from which an interrupted run goes on. threads: of torch.
+    """
+    import torch
+
+    from edgec.compress.train.loop import train
+    from edgec.compress.train.statistics import insert_batch_norms
+    from edgec.compress.train.store import collect
+
+    torch.set_num_threads(threads)
+    store = collect(samples, progress)
+    graph = prepare(graph)
+    if not any(v.quant is not None for v in graph.values()):
+        graph = insert_batch_norms(graph, store, progress)
+    trained = train(graph, store, recipe, teacher=None if teacher is None else prepare(teacher), validate=validate,
+                    folder=folder, progress=progress)
+    history = [{"epoch": e.number, "loss": e.loss, "metric": e.metric} for e in trained.history]
+    return Stage(trained.graph, {
+        "stage": "recover", "options": asdict(recipe), "samples": store.count, "history": history,
+        "macs": [count_macs(graph)] * 2, "weights": [count_weights(trained.graph)] * 2})

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgec.ir import checkpoint
+from tests.models import Builder
+from tests.onnx_files import save
+
+
+@pytest.fixture
+def model(tmp_path):
+    b = Builder(3)
+    y = b("Relu", b.conv(b.input("x", 1, 3, 8, 8), 16, 3))
+    y = b("Relu", b.conv(y, 16, 3, stride=2))
+    graph = b.output(b("Gemm", b("Flatten", y), b.weight(4, 256), b.weight(4), transB=1))
+    return save(graph, tmp_path / "net.onnx")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Pictures in a folder for each class; the class is which quarter is bright."""
+    random = np.random.default_rng(0)
+    for label in range(4):
+        folder = tmp_path / "pictures" / f"class{label}"
+        folder.mkdir(parents=True)
+        for i in range(12):
+            pixels = random.integers(0, 80, (8, 8, 3)).astype(np.uint8)
+            y, x = divmod(label, 2)
+            pixels[4 * y:4 * y + 4, 4 * x:4 * x + 4] += 120
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def test_prune_recover_and_build_work_one_after_the_other(edgec, model, pictures, tmp_path):
+    small, good = tmp_path / "small.edgec", tmp_path / "good.edgec"
+    given = ["--data", str(pictures), "--preprocess", "scale=1/255"]
+    done = edgec("prune", model, "-o", small, "--macs", "0.5", *given, "--json", "-q")
+    assert done.code == 0, done.err
+    facts = done.json
+    assert facts["macs"][1] <= 0.5 * facts["macs"][0]
+    assert facts["samples"] == 48
+    done = edgec("recover", small, "-o", good, "--teacher", model, *given, "--epochs", "4", "--batch", "8",
+                  "--rate", "0.02", "--loss", "cross-entropy", "--augment", "shift:1", "--json", "-q")
+    history = done.json["history"]
+    assert [e["epoch"] for e in history] == [1, 2, 3, 4]
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    done = edgec("build", good, "-t", "host", "-o", tmp_path / "bundle", "--json", "-q")
+    assert done.json["report"]["golden"]["ran"]
+    again = edgec("recover", small, "-o", good, "--teacher", model, *given, "--epochs", "4", "--batch", "8",
+                   "--rate", "0.02", "--loss", "cross-entropy", "--augment", "shift:1", "-q", "--json")
+    assert again.json["history"] == history
+
+
+def test_prune_prints_what_went_and_what_stayed(edgec, model, tmp_path):
+    done = edgec("prune", model, "-o", tmp_path / "p.edgec", "--channels", "0.5", "--ranking", "local", "-t", "rpi4",
+                 "-q")
+    assert "16" in done.out
+    assert "multiply-adds" in done.out
+    assert "is an output of the model" in done.out
+    widths = [n.inputs[1].shape[0] for n in checkpoint.load(tmp_path / "p.edgec").nodes if n.op == "Conv"]
+    assert widths == [8, 8]
+
+
+def test_prune_for_a_speedup_asks_the_cost_model(edgec, model, tmp_path):
+    done = edgec("prune", model, "-o", tmp_path / "p.edgec", "--speedup", "1.5x", "-t", "rpi4", "--json", "-q")
+    assert done.json["macs"][1] < done.json["macs"][0]
+
+
+@pytest.mark.parametrize(("options", "text"), [
+    ([], "one of --macs, --channels and --speedup"), (["--macs", "0.5", "--channels", "0.5"], "one of --macs"),
+    (["--speedup", "2x"], "--target"), (["--speedup", "fast", "-t", "rpi4"], "cannot read the speed-up"),
+    (["--macs", "0.5", "--ratio", "conv"], "cannot read the ratio"),
+    (["--macs", "0.5", "--criterion", "taylor"], "--data"),
+    (["--macs", "0.5", "--keep", "nothing"], "'nothing'"),
+])
+def test_prune_refuses_wrong_wishes(edgec, model, tmp_path, options, text):
+    done = edgec("prune", model, "-o", tmp_path / "p.edgec", *options)
+    assert done.code == 2
+    assert text in done.err
+    assert not (tmp_path / "p.edgec").exists()
+
+
+@pytest.mark.parametrize(("options", "text"), [
+    (["--loss", "focal"], "no loss 'focal'"), (["--loss", "distill:x"], "no weight"),
+    (["--epochs", "2", "--rate", "-1"], "learning rate"),
+    (["--teaching", "nobody"], "teacher 'nobody'"),
+])
+def test_recover_refuses_wrong_wishes(edgec, model, pictures, tmp_path, options, text):
+    done = edgec("recover", model, "-o", tmp_path / "r.edgec", "--data", pictures, "--preprocess", "scale=1/255",
+                  *options)
+    assert done.code == 2
+    assert text in done.err
+    assert not (tmp_path / "r.edgec").exists()
+
+
+def test_recover_does_not_measure_on_what_it_trains_with(edgec, model, pictures, tmp_path):
+    done = edgec("recover", model, "-o", tmp_path / "r.edgec", "--data", pictures, "--preprocess", "scale=1/255",
+                  "--evaluation", pictures)
+    assert done.code == 2
+    assert "those that train" in done.err
+
+
+def test_a_checkpoint_takes_no_other_shape(edgec, model, tmp_path):
+    edgec("prune", model, "-o", tmp_path / "p.edgec", "--channels", "0.2", "-q")
+    done = edgec("build", tmp_path / "p.edgec", "-t", "host", "--input", "x=1x3x9x9")
+    assert done.code == 2
+    assert "bound already" in done.err
