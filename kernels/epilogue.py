@@ -196,7 +196,9 @@ class Epilogue:
         factor = grids.multiplier(anchor, scale)
         if factor.size == 1:
             return _Operand("scalar", None, factor.reshape(()))
-        n, c, h, w = (1,) * (4 - factor.ndim) + factor.shape if self._axis == 1 else (1, factor.size, 1, 1)
+        rank = self._result.type.rank
+        aligned = (1,) * (rank - factor.ndim) + factor.shape if self._axis == 1 else (1, factor.size, 1, 1)
+        n, c, h, w = geometry(aligned)
         if (h, w) != (1, 1):
             return _Operand("position", writer.pointer(Constant(factor.reshape(h, w)), (h, w)))
         packed = pack_channels(factor.reshape(n, c, h, w), self._block)

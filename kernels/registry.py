@@ -8,10 +8,14 @@ from edgec.kernels import (
     concat,
     conv2d_depthwise,
     conv2d_direct,
+    conv2d_int8,
+    conv2d_int8_depthwise,
+    conv2d_int8_planar,
     conv2d_winograd,
     global_pool,
     lookup,
     matmul,
+    matmul_int8,
     pointwise,
     pool2d,
     relayout,
@@ -25,8 +29,8 @@ from edgec.target import Target
 
 # Each module has refuse(kernel, target) -> str | None, demand(kernel, target) -> Demand, build(kernel, target, lower).
 MODULES: list[ModuleType] = [
-    relayout, conv2d_depthwise, conv2d_winograd, conv2d_direct, pool2d, global_pool, matmul, concat, lookup,
-    pointwise,
+    relayout, conv2d_int8_depthwise, conv2d_int8_planar, conv2d_int8, matmul_int8, conv2d_depthwise, conv2d_winograd,
+    conv2d_direct, pool2d, global_pool, matmul, concat, lookup, pointwise,
 ]
 
 

@@ -1,0 +1,222 @@
+"""Direct convolution of bytes on blocks of 16 channels, the int32 sums of a tile of outputs in registers.
+
+Computes: `Convolution` in exact integers with bias, then the kernel's pointwise nodes, or its own requantization.
+Layouts:  x [n, C/16, h, w, 16] uint8 on x86, int8 on Arm; weights, packed at build time: for each tile of `blocks`
+          output blocks [C/16, R, S, steps, vectors of sums, lanes, depth] int8 (`dot` has lanes, depth and their
+          order), 0 beyond C and K, the last block of C only as many steps as it needs; start values [K] int32 and
+          sums of weights [K/16, R, S, 16] int16 for taps in the padding (`convolution_int8`);
+          y and full operands of the pointwise nodes [n, K/16, oh, ow, 16], in bytes or float32.
+Applies when: (1) `convolution_int8.refuse` has nothing to say; (2) groups = 1, or c/groups and k/groups are multiples
+          of 16; (3) the core has instructions of `dot`.
+Padding:  nothing is copied. Taps that read padding are left out, and what the padding's zero point would have added is
+          added to the start values of the outputs at the sides.
+Numerics: exact; then as `epilogue`.
+Source:   the loops of conv2d_direct; Rodriguez et al., Lower Numerical Precision Deep Learning Inference and Training,
+          Intel 2018 (dot products of bytes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+from edgec.kernels import convolution, convolution_int8, epilogue, quantized
+from edgec.kernels.convolution import Convolution
+from edgec.kernels.convolution_int8 import Starts, padded_groups, steps
+from edgec.kernels.dot import Dot, choose_tile, flat, known_dot, of_target
+from edgec.kernels.emit import (
+    Buffer,
+    Expr,
+    Writer,
+    lanes,
+    load,
+    local,
+    loop,
+    parallel,
+    store,
+    unrolled,
+    vectorized,
+    write,
+)
+from edgec.kernels.epilogue import Epilogue, Lower
+from edgec.kernels.machine import Machine, Tile, known_machine, split_even
+from edgec.kernels.program import Constant, Input, Output, TensorProgram
+from edgec.kernels.quantized import BYTE_BLOCK
+from edgec.kernels.window import PARTS, Area, Block, areas, count_parts, each, pick, runs, taps, too_many_sides
+
+from edgec.plan.layout import Demand
+from edgec.plan.plan import Kernel
+from edgec.target import Target
+
+ALGORITHM = "int8"
+
+
+def refuse(kernel: Kernel, target: Target) -> str | None:
+    """Why this kernel does not apply, None if it does."""
+    dot = of_target(target)
+    if dot is None:
+        return "the core has no instructions for sums of products of bytes"
+    reason = convolution_int8.refuse(kernel)
+    if reason:
+        return reason
+    conv = convolution.describe(kernel.anchor)
+    ins, outs = conv.c // conv.groups, conv.k // conv.groups
+    if conv.groups > 1 and (ins % BYTE_BLOCK or outs % BYTE_BLOCK):
+        return f"{conv.groups} groups of {ins} to {outs} channels are not multiples of {BYTE_BLOCK}"
+    return too_many_sides(conv.window, _tile(dot, conv))
+
+
+def demand(kernel: Kernel, target: Target) -> Demand:
+    """Everything blocked."""
+    return epilogue.demand(kernel, BYTE_BLOCK, {kernel.anchor.operand(0).name: BYTE_BLOCK})
+
+
+def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass."""
+    cpu, dot, conv = known_machine(target), known_dot(target), convolution.describe(kernel.anchor)
+    point = conv.window.is_point
+    if point:
+        conv = replace(conv, window=conv.window.flat())
+    tile = _tile(dot, conv)
+    return write(kernel.name, lambda writer: _Direct(kernel, cpu, dot, conv, tile, lower, point, writer).body(),
+                 ALGORITHM)
+
+
+def _tile(dot: Dot, conv: Convolution) -> Tile:
+    window = conv.window.flat() if conv.window.is_point else conv.window
+    return choose_tile(dot, window.oh, window.ow, -(-conv.k // conv.groups // BYTE_BLOCK))
+
+
+def positions_first(cpu: Machine, conv: Convolution, tile: Tile) -> bool:
+    """True if tiles of positions should be the outer loop: all weights stay in half of the second cache, the data of
+    all positions do not stay in half of the first, and there are several tiles of output blocks.
+    """
+    weights_ = conv.k // conv.groups * conv.c // conv.groups * conv.window.taps[0] * conv.window.taps[1]
+    data = conv.c // conv.groups * conv.window.h * conv.window.w
+    several = -(-conv.k // conv.groups // BYTE_BLOCK) > tile.blocks
+    return several and 2 * weights_ <= cpu.l2_bytes and 2 * data > cpu.l1_bytes
+
+
+class _Direct:
+    """Writes one program."""
+
+    def __init__(self, kernel: Kernel, cpu: Machine, dot: Dot, conv: Convolution, tile: Tile, lower: Lower, point: bool,
+                 writer: Writer) -> None:
+        self.dot, self.conv, self.tile, self.window = dot, conv, tile, conv.window
+        self.k_blocks = -(-conv.k // conv.groups // BYTE_BLOCK)  # of one group
+        self.channels = conv.c // conv.groups
+        node, exact = kernel.anchor, quantized.product(kernel)
+        assert exact is not None  # `refuse` has checked
+        data = node.operand(0)
+        shape = (conv.n, -(-conv.c // BYTE_BLOCK), conv.window.h, conv.window.w, BYTE_BLOCK)
+        self.x = writer.pointer(Input(data), shape, quantized.dtype(data))
+        packed = pack_weights(convolution_int8.weights(exact), conv.groups, dot, tile.blocks)
+        self.weights = writer.pointer(Constant(packed), packed.shape, "int8")
+        self.starts = Starts(exact, conv.window, conv.groups, dot.lanes, writer)
+        self.starts.declare_taps(exact, conv.groups, writer)
+        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, point)
+        self.positions_first = positions_first(cpu, conv, tile)
+        result = kernel.outputs[0]
+        out = (conv.n, self.k_blocks * conv.groups, conv.window.oh, conv.window.ow, BYTE_BLOCK)
+        self.y = writer.pointer(Output(result, epilogue.replaceable(kernel)), out, quantized.dtype(result))
+
+    def body(self) -> None:
+        """Loops over samples and groups; over output blocks and positions in the order that moves fewer bytes."""
+        self.after.prologue()
+        n_, groups, pieces = self.conv.n, self.conv.groups, split_even(self.k_blocks, self.tile.blocks)
+        outer = n_ * groups * (1 if self.positions_first else len(pieces))
+        parts = count_parts(self.window, self.tile, -(-PARTS // outer))
+        if self.positions_first:
+            with parallel(n_, groups, parts) as (n, g, part):
+                for area in areas(self.window, self.tile, (part, parts)):
+                    for first, count, blocks in runs(pieces):
+                        with loop(count) as t:
+                            self._tile(n, g, first + t * blocks, blocks, area)
+        else:
+            with parallel(n_, groups, len(pieces), parts) as (n, g, piece, part):
+                for first, blocks in pick(piece, runs(pieces)):
+                    for area in areas(self.window, self.tile, (part, parts)):
+                        self._tile(n, g, first, blocks, area)
+
+    def _tile(self, n: Expr, g: Expr, first: Expr, blocks: int, area: Area) -> None:
+        """One register tile: start, reduce, finish, store."""
+        vectors, lanes_ = blocks * self.dot.vectors, self.dot.lanes
+        sums = local(area.rows * area.columns * blocks * BYTE_BLOCK, "int32")
+        block = g * self.k_blocks + first
+
+        def place(i: Expr, j: Expr, v: Expr) -> Expr:
+            return ((i * area.columns + j) * vectors + v) * lanes_
+
+        self.starts.write(sums, place, area, block, vectors)
+        self._reduce(sums, n, g, block, blocks, area)
+        with each(area.block) as (i, j), unrolled(blocks) as k:
+            position = (n, block + k, area.row + i, area.column + j)
+            result = self.after.finish(position, sums, place(i, j, k * self.dot.vectors))
+            with vectorized(BYTE_BLOCK) as e:
+                store(self.y, result(e), *position, e)
+
+    def _reduce(self, sums: Buffer, n: Expr, g: Expr, block: Expr, blocks: int, area: Area) -> None:
+        """Add all products of the tile: blocks of input channels, taps, steps of a block."""
+        whole, rest = divmod(self.channels, BYTE_BLOCK)
+        depth, taps_ = self.dot.depth, self.window.taps[0] * self.window.taps[1]
+        row = -(-self.channels // depth)  # steps of one tap
+        c_blocks = -(-self.channels // BYTE_BLOCK)
+
+        def slab(c: Expr, count: int) -> None:
+            def tap(r: Expr, s: Expr, positions: Block) -> None:
+                done = (block * row + c * (BYTE_BLOCK // depth * blocks)) * taps_
+                start = done + (r * self.window.taps[1] + s) * (count * blocks)
+                self._products(sums, (n, g * c_blocks + c), r, s, start, blocks, area, positions, count)
+
+            taps(self.window, area, tap)
+
+        if whole:
+            with loop(whole) as c:
+                slab(c, BYTE_BLOCK // depth)
+        if rest:
+            slab(whole, -(-rest // depth))
+
+    def _products(self, sums: Buffer, source: tuple[Expr, Expr], r: Expr, s: Expr, start: Expr, blocks: int,
+                  area: Area, positions: Block, count: int) -> None:
+        """sums[position, k] += x[position, channel] * w[channel, k] for `count` steps of channels of one tap.
+
+        start: of this tap's weights, counted in steps of blocks.
+        """
+        dot, window, vectors = self.dot, self.window, blocks * self.dot.vectors
+        staged = dot.stage(positions.rows * positions.columns)
+
+        def slot(i: Expr, j: Expr) -> Expr:
+            return (i - positions.row) * positions.columns + j - positions.column
+
+        def first(i: Expr, j: Expr) -> Expr:
+            return self.x.flat((*source, window.row(area.row + i, r), window.column(area.column + j, s), 0))
+
+        data = flat(self.x)
+        if staged is not None:
+            with each(positions) as (i, j):
+                dot.prepare(staged, slot(i, j), data, first(i, j))
+        with steps(count, dot.rolled) as step, each(positions) as (i, j), unrolled(vectors) as v:
+            read = (data, first(i, j)) if staged is None else (staged, slot(i, j) * BYTE_BLOCK)
+            factor = dot.factor(*read, step)
+            weight = dot.weights(self.weights, start * dot.vectors + step * vectors + v)
+            place = lanes(((i * area.columns + j) * vectors + v) * dot.lanes, dot.lanes)
+            store(sums, dot.add(load(sums, place), factor, weight), place)
+
+
+def pack_weights(array: np.ndarray, groups: int, dot: Dot, tile: int) -> np.ndarray:
+    """[k, c, r, s] int8 -> one flat array, by tiles of output blocks as `split_even` cuts them."""
+    _, c, r, s = array.shape
+    padded = padded_groups(array, groups)
+    k_blocks = padded.shape[0] // groups // BYTE_BLOCK
+    whole, rest = divmod(c, BYTE_BLOCK)
+    pieces = []
+    for group, (first, length) in product(range(groups), split_even(k_blocks, tile)):
+        start = (group * k_blocks + first) * BYTE_BLOCK
+        part = padded[start:start + length * BYTE_BLOCK].transpose(1, 2, 3, 0)  # [c, r, s, outputs]
+        for begin, count in [*((b * BYTE_BLOCK, BYTE_BLOCK) for b in range(whole)), (whole * BYTE_BLOCK, rest)]:
+            if count:
+                slab = np.zeros((-(-count // dot.depth) * dot.depth, r, s, length * BYTE_BLOCK), np.int8)
+                slab[:count] = part[begin:begin + count]
+                pieces.append(dot.pack(slab.transpose(1, 2, 0, 3)).reshape(-1))
+    return np.concatenate(pieces)
