@@ -2,7 +2,9 @@
 
 A value with a Quant is rounded to its grid. Products of quantized values (Conv, ConvTranspose, Gemm, MatMul) and means
 of them (AveragePool, GlobalAveragePool, ReduceMean, ReduceSum) are exact: integers, int32 bias, one float32 multiply,
-round half to even, clamp; `ir/quantize.py` has the formulas.
+round half to even, clamp; `ir/quantize.py` has the formulas. In a graph with quantized activations, elementary
+functions and Resize are computed operation by operation as CPU engines do, so that what is rounded to a grid has their
+bits.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from edgec.ir.quantize import (
 )
 from edgec.ir.types import Quant
 from edgec.ops import QuantRole, table
+from edgec.ops.elementary import evaluate_rounded
+from edgec.ops.interpolation import resize
 from edgec.ops.semantics import evaluate
 
 __all__ = ["interpret", "quantize_dequantize"]
@@ -42,6 +46,8 @@ def interpret(graph: Graph, feeds: Mapping[str, np.ndarray], taps: Iterable[str]
     known: dict[int, np.ndarray] = {}
     last = {id(v): index for index, node in enumerate(graph.nodes) for v in node.input_values}
 
+    rounded = any(v.quant is not None and v.const is None for v in graph.values())
+
     def read(value: Value) -> np.ndarray:
         return known[id(value)] if value.const is None else value.const
 
@@ -56,7 +62,7 @@ def interpret(graph: Graph, feeds: Mapping[str, np.ndarray], taps: Iterable[str]
         store(value, array if value.quant is None else quantize_dequantize(array, value.quant))
     for index, node in enumerate(graph.nodes):
         arrays = [None if v is None else read(v) for v in node.inputs]
-        for value, array in zip(node.outputs, _run(node, arrays), strict=True):
+        for value, array in zip(node.outputs, _run(node, arrays, rounded), strict=True):
             _check(value, array, f"{node.where}: output {value.name!r}")
             store(value, array)
         for operand in node.input_values:
@@ -65,7 +71,19 @@ def interpret(graph: Graph, feeds: Mapping[str, np.ndarray], taps: Iterable[str]
     return {name: results[name] for name in wanted}
 
 
-def _run(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+def _evaluate(node: Node, arrays: Sequence[np.ndarray | None], rounded: bool) -> list[np.ndarray]:
+    """The outputs of a node in float. rounded: elementary functions and interpolation as CPU engines round them."""
+    data = arrays[0] if rounded and arrays else None
+    if data is not None and data.dtype == np.float32:
+        if node.op == "Resize" and not node.domain and data.size:
+            return [resize(node, data)]
+        exact = evaluate_rounded(node, data)
+        if exact is not None:
+            return [exact]
+    return evaluate(node, arrays)
+
+
+def _run(node: Node, arrays: Sequence[np.ndarray | None], rounded: bool) -> list[np.ndarray]:
     """The outputs of a node, on their grids."""
     if any(_has_quant(a) for a in node.attributes.values() if isinstance(a, Graph)):
         raise NotImplementedError(f"{node.where}: quantized values inside a body")
@@ -75,7 +93,7 @@ def _run(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         if exact is not None:
             return [exact]
     results = []
-    for value, array in zip(node.outputs, evaluate(node, arrays), strict=True):
+    for value, array in zip(node.outputs, _evaluate(node, arrays, rounded), strict=True):
         array = array.astype(value.dtype.numpy, copy=False)  # the reference computes some ops in double
         results.append(array if value.quant is None else quantize_dequantize(array, value.quant))
     return results

@@ -114,13 +114,13 @@ def output_axis(node: Node) -> int | None:
 
 
 def average_scale(node: Node) -> np.ndarray | None:
-    """Scale of the integer sums of a quantized AveragePool, GlobalAveragePool, ReduceMean or ReduceSum.
+    """Scale of the integer sums of a quantized mean or sum: pooling by averages, and reductions that requantize.
 
     Formula: scale_x / count, count = elements that a mean is over; it broadcasts against the output, float64.
     None if the node has no exact integer form. It has one when: (1) the data lies on one grid of at most 8 bits;
     (2) axes are constant; (3) windows are whole (no ceil_mode) and hold an element each.
     """
-    if node.op not in ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"):
+    if node.op not in ("ReduceMean", "ReduceSum") and not node.op.endswith("AveragePool"):
         return None
     data = node.operand(0)
     if data.quant is None or data.quant.dtype not in _NARROW or data.quant.axis is not None:  # (1)

@@ -21,13 +21,12 @@ from edgec.backends.tvm.lower.tables import table
 from edgec.ir.graph import Node, Value
 from edgec.ir.quantize import average_scale, bias_integers, bounds, quantize, spread
 from edgec.ir.types import DType, Quant, TensorType
-from edgec.ops import KernelRole
+from edgec.ops import KernelRole, QuantRole
 from edgec.ops import table as ops
 from edgec.plan.plan import in_bytes, stored_dtype
 
 Lower = Callable[[Node, Inputs], Tensors]
 Read = Callable[[Sequence[Expr]], Expr]  # index of the value -> element
-_SELECTS = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")  # anchors whose results are some of their inputs
 
 
 def parameter(array: np.ndarray, quant: Quant, shape: Sequence[int]) -> Read:
@@ -189,9 +188,11 @@ def _finished(node: Node, scale: np.ndarray, sums: te.Tensor) -> te.Tensor:
 
 def moved(node: Node) -> Node | None:
     """The node on stored integers, if it only moves or selects elements of one grid; None otherwise."""
-    role, out = ops.role(node), node.outputs[0]
-    if role not in (KernelRole.MOVEMENT, KernelRole.VIEW) and node.op not in _SELECTS:
+    spec, out = ops.find(node), node.outputs[0]
+    if spec is None or spec.kernel not in (KernelRole.MOVEMENT, KernelRole.VIEW, KernelRole.ANCHOR):
         return None
+    if spec.kernel is KernelRole.ANCHOR and (spec.quant is not QuantRole.COMMUTES or node.op == "Resize"):
+        return None  # what is left selects elements: maxima
     if (len(node.outputs) != 1 and node.op != "Split") or not in_bytes(out.quant) or out.quant is None:
         return None
     if out.quant.axis is not None or any(v.quant != out.quant for v in node.outputs):

@@ -5,7 +5,11 @@ import tvm
 from tvm import te
 
 from edgec.backends.tvm.bindings import flatten
+from edgec.backends.tvm.codegen import tvm_target
+from edgec.backends.tvm.exact import uncontracted
 from edgec.backends.tvm.lower import math, shapes
+from edgec.ops import elementary
+from edgec.target import load_target
 
 # function -> (reference in float64, largest error in units in the last place)
 FUNCTIONS = {
@@ -56,6 +60,20 @@ def test_error_stays_below_the_stated_bound(name: str, results: dict[str, np.nda
         error = np.abs(results[name] - exact) / np.spacing(np.abs(rounded))
     normal = np.isfinite(rounded) & (np.abs(rounded) >= SMALLEST_NORMAL)
     assert error[normal].max() <= bound, numbers()[normal][error[normal].argmax()]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_arrays_and_uncontracted_code_give_the_same_bits(name: str) -> None:
+    x = numbers()
+    inputs = te.placeholder(x.shape, "float32", "x")
+    func = te.create_prim_func([inputs, te.compute(x.shape, _body(getattr(math, name), inputs), "y")])
+    host = load_target("host")
+    library = tvm.compile(flatten(uncontracted(func)), target=tvm_target(host))
+    out = tvm.runtime.tensor(np.zeros_like(x))
+    library["main"](tvm.runtime.tensor(x), out)
+    with np.errstate(all="ignore"):
+        wanted = getattr(elementary, name)(elementary.NUMPY, x)
+    np.testing.assert_array_equal(out.numpy(), wanted)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
