@@ -19,6 +19,8 @@ from edgec.calibrate.histograms import Histogram
 from edgec.errors import UserError
 from edgec.ir.types import Quant
 
+_STRIDE, _REFINED = 16, 3  # of `mse`: bins between the edges that are tried first, and how many are looked at closely
+
 Method = Callable[[Histogram, Scheme], float]
 
 
@@ -66,14 +68,24 @@ def percentile(share: float) -> Method:
 
 
 def mse(histogram: Histogram, scheme: Scheme) -> float:
-    """The edge of a bin with the least mean squared error of the grid; the largest such edge. Tries every bin."""
+    """The edge of a bin with the least mean squared error of the grid; of equals, the largest.
+
+    Tries every 16th edge, the widest included, then every edge around the three best of them: a tenth of the work of
+    trying all, for an error that is the least of all up to the ripple that rounding a few large numbers makes.
+    """
     distribution = Distribution(histogram)
-    best, least = 0.0, math.inf
-    for edge in histogram.edges[:histogram.bins:-1]:
-        noise = distribution.noise(_grid(float(edge), histogram, scheme))
-        if noise < least:
-            best, least = float(edge), noise
-    return best
+    known: dict[int, float] = {}
+
+    def noise(bins: int) -> float:
+        if bins not in known:
+            known[bins] = distribution.noise(_grid(bins * histogram.width, histogram, scheme))
+        return known[bins]
+
+    coarse = sorted({*range(histogram.bins, 0, -_STRIDE), *range(1, min(_STRIDE, histogram.bins + 1))})
+    best = sorted(coarse, key=lambda bins: (noise(bins), -bins))[:_REFINED]
+    near = {bins for middle in best for bins in range(middle - _STRIDE + 1, middle + _STRIDE)}
+    tried = [*coarse, *(bins for bins in near if 0 < bins <= histogram.bins)]
+    return min(tried, key=lambda bins: (noise(bins), -bins)) * histogram.width
 
 
 def kl(histogram: Histogram, scheme: Scheme) -> float:

@@ -1,0 +1,199 @@
+"""Placement: golden texts for the usual blocks, and one test for each rule."""
+
+import numpy as np
+import pytest
+
+from edgec.compress.quantize import CPU, TENSORRT, annotate, place
+from edgec.errors import UserError
+from edgec.ir.graph import Graph
+from edgec.ir.types import DType, Quant
+from tests.compress.quantize.blocks import BLOCKS, block
+from tests.models import Builder
+
+
+def grids(placement, policy=CPU):
+    """A grid for each class: zero point 0 where a CPU grid may stand for a Relu, scale by the number of the class."""
+    dtype = policy.activations.dtype
+    return {name: Quant(dtype, np.float32(0.01 * (i + 1)), np.zeros((), dtype.numpy))
+            for i, name in enumerate(placement.sources)}
+
+
+def text(graph: Graph, policy) -> str:
+    """The annotated graph, one node a line: `#n` is the grid of class n, `w` a weight on a grid of its own."""
+    placement = place(graph, policy)
+    chosen = grids(placement, policy)
+    number = {quant: f"#{i}" for i, quant in enumerate(chosen.values())}
+    result = annotate(graph, placement, chosen, policy)
+
+    def show(value):
+        if value is None:
+            return "_"
+        grid = "" if value.quant is None else number.get(value.quant, f"{value.quant.dtype.value}")
+        if value.const is not None:
+            return f"w:{grid}" if grid else "c"
+        return value.name + grid
+
+    lines = [f"{' '.join(map(show, n.outputs))} = {n.op}({', '.join(map(show, n.inputs))})" for n in result.nodes]
+    lines += [f"float {r.node}: {r.rule}" for r in placement.kept]
+    return "\n".join([f"{policy.name} of {graph.name}", *lines]) + "\n"
+
+
+@pytest.mark.parametrize("policy", [CPU, TENSORRT], ids=lambda p: p.name)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_place_puts_grids_where_the_golden_text_says(name, policy, golden):
+    golden(f"compress/quantize/place_{name}_{policy.name}.txt", text(block(name), policy))
+
+
+def test_place_leaves_everything_between_conv_and_relu_alone():
+    b = Builder(3)
+    x = b.input("x", 1, 4, 5, 5)
+    inner = b.conv(x, 4)
+    y = b("Relu", b.batch_norm(inner))
+    graph = b.output(b.conv(y, 3))
+    placement = place(graph, CPU)
+    assert placement.grids == {"x": "x", y.name: y.name}
+    assert list(placement.edges) == ["x"]
+
+
+def test_place_gives_all_inputs_of_a_concat_and_its_output_one_class_even_through_two_concats():
+    b = Builder()
+    x = b.input("x", 1, 4, 5, 5)
+    p, q, r = b("Relu", b.conv(x, 4)), b("Relu", b.conv(x, 4)), b("Relu", b.conv(x, 4))
+    both = b("Concat", p, q, axis=1)
+    all_three = b("Concat", r, both, p, axis=1)
+    graph = b.output(b.conv(both, 3), b.conv(all_three, 3))
+    placement = place(graph, CPU)
+    assert {placement.grids[v.name] for v in (p, q, r, both, all_three)} == {p.name}
+    assert placement.sources[p.name] == (p.name, q.name, r.name)
+
+
+def test_place_rounds_a_constant_that_shares_a_concat():
+    b = Builder()
+    x = b.input("x", 1, 4, 5, 5)
+    token = b.weight(1, 2, 5, 5, name="token")
+    y = b("Relu", b.conv(x, 4))
+    graph = b.output(b.conv(b("Concat", y, token, axis=1), 3))
+    placement = place(graph, CPU)
+    assert placement.sources[y.name] == (y.name, "token")
+    result = annotate(graph, placement, grids(placement), CPU)
+    concat = next(n for n in result.nodes if n.op == "Concat")
+    assert concat.inputs[1].quant == concat.inputs[0].quant == concat.outputs[0].quant
+    assert token.quant is None
+
+
+def test_place_keeps_float_numbers_for_float_readers_and_outputs():
+    b = Builder()
+    x = b.input("x", 1, 4, 5, 5)
+    y = b("Relu", b.conv(x, 4))
+    graph = b.output(b.conv(y, 3), b("Softmax", y, axis=1), y)
+    placement = place(graph, CPU)
+    assert set(placement.edges) == {"x", y.name}
+    result = annotate(graph, placement, grids(placement), CPU)
+    values = {v.name: v for v in result.values()}
+    assert values[y.name].quant is None
+    assert sorted(n.op for n, _ in values[y.name].uses) == ["Identity", "Softmax"]
+
+
+def test_place_gives_the_skip_of_a_sum_its_own_grid_and_the_convolution_none():
+    b = Builder()
+    x = b("Relu", b.conv(b.input("x", 1, 3, 5, 5), 4))
+    inner = b.conv(x, 4)
+    y = b("Relu", b("Add", inner, x))
+    placement = place(b.output(b.conv(y, 3)), CPU)
+    assert inner.name not in placement.grids
+    assert placement.grids[x.name] != placement.grids[y.name]
+
+
+def test_place_keeps_small_operands_float_on_cpus_and_not_for_tensorrt():
+    graph = block("efficientnet")
+    gate = next(n for n in graph.nodes if n.op == "Sigmoid").outputs[0].name
+    assert gate not in place(graph, CPU).grids
+    b = Builder()
+    x = b("Relu", b.conv(b.input("x", 1, 3, 6, 6), 16))
+    gate = b("Sigmoid", b.conv(b("GlobalAveragePool", x), 16, 1))
+    graph = b.output(b.conv(b("Mul", x, gate), 16))
+    assert gate.name not in place(graph, CPU).grids
+    assert gate.name in place(graph, TENSORRT).grids
+
+
+def test_place_keeps_what_is_asked_for_by_pattern_and_names_the_rule():
+    graph = block("resnet")
+    convolutions = [n.name for n in graph.nodes if n.op == "Conv"]
+    placement = place(graph, CPU, [convolutions[1]])
+    assert set(placement.products) == {convolutions[0], convolutions[2]}
+    assert [r.rule for r in placement.kept if r.node == convolutions[1]] == ["int8.asked"]
+    assert place(graph, CPU, ["conv*"]).products == ()
+
+
+def test_place_refuses_a_name_that_fits_nothing_and_offers_the_nearest():
+    with pytest.raises(UserError, match="no node is called 'conv_9'") as caught:
+        place(block("resnet"), CPU, ["conv_9"])
+    assert "conv" in caught.value.expected
+
+
+def test_place_leaves_a_pad_with_another_number_float():
+    def padded(number):
+        b = Builder()
+        x = b("Relu", b.conv(b.input("x", 1, 3, 5, 5), 4))
+        y = b("Pad", x, [0, 0, 1, 1, 0, 0, 1, 1], number)
+        return b.output(b.conv(y, 3, pad=0)), x.name, y.name
+
+    graph, x, y = padded(0.0)
+    assert place(graph, CPU).grids[y] == x
+    graph, x, y = padded(-1.0)
+    placement = place(graph, CPU)
+    assert placement.grids[y] == y
+    assert x not in placement.grids
+
+
+@pytest.mark.parametrize(("change", "rule"), [
+    (lambda b, x: b("MatMul", x, b("Transpose", x, perm=(1, 0))), "int8.weights"),
+    (lambda b, x: b("MatMul", x, b.weight(8)), "int8.rank"),
+    (lambda b, x: b("Gemm", x, b.weight(8, 3), alpha=2.0), "int8.factor"),
+])
+def test_place_refuses_a_product_when_it_has_no_integer_form(change, rule):
+    b = Builder()
+    graph = b.output(change(b, b.input("x", 4, 8)))
+    placement = place(graph, CPU)
+    assert placement.products == ()
+    assert rule in {r.rule for r in placement.kept}
+
+
+def test_place_refuses_sums_that_could_leave_int32():
+    b = Builder()
+    graph = b.output(b("MatMul", b.input("x", 1, 33_001), b.constant(np.ones((33_001, 1), np.float32))))
+    assert {r.rule for r in place(graph, CPU).kept} == {"int8.length"}
+
+
+def test_place_refuses_a_transposed_convolution_with_groups():
+    b = Builder()
+    x = b.input("x", 1, 4, 5, 5)
+    graph = b.output(b("ConvTranspose", x, b.weight(4, 3, 2, 2), group=2, strides=(2, 2)))
+    assert {r.rule for r in place(graph, CPU).kept} == {"int8.groups"}
+
+
+@pytest.mark.parametrize(("shape", "groups", "rule"), [
+    ((16, 16, 3, 3), 1, None), ((12, 12, 3, 3), 1, "tensorrt.channels"), ((16, 12, 3, 3), 1, None),
+    ((16, 8, 3, 3), 1, None), ((8, 8, 3, 3), 1, None), ((16, 8, 1, 3), 1, "tensorrt.channels"), ((12, 4, 3, 3), 3, None),
+    ((12, 3, 3, 3), 4, "tensorrt.groups"), ((16, 1, 3, 3), 16, None), ((12, 1, 3, 3), 12, "tensorrt.groups"),
+])
+def test_tensorrt_policy_refuses_convolutions_that_int8_makes_slower(shape, groups, rule):
+    b = Builder()
+    x = b.input("x", 1, shape[1] * groups, 6, 6)
+    node = b.node("Conv", x, b.weight(*shape), group=groups)
+    found = TENSORRT.why_float(node)
+    assert (found and found[0]) == rule
+
+
+def test_tensorrt_policy_leaves_products_with_vectors_float():
+    b = Builder()
+    assert TENSORRT.why_float(b.node("MatMul", b.input("x", 1, 32), b.weight(32, 64)))[0] == "tensorrt.vector"
+    assert TENSORRT.why_float(b.node("MatMul", b.input("y", 7, 32), b.weight(32, 64))) is None
+
+
+def test_tensorrt_grids_are_symmetric_and_keep_the_relu():
+    graph = block("resnet")
+    placement = place(graph, TENSORRT)
+    assert TENSORRT.activations.dtype is DType.INT8
+    result = annotate(graph, placement, grids(placement, TENSORRT), TENSORRT)
+    assert sum(n.op == "Relu" for n in result.nodes) == sum(n.op == "Relu" for n in graph.nodes)
