@@ -109,6 +109,19 @@ class Runner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Service:
+    """An engine as a program that answers requests over pipes (`edgec.backends.piped`), for a board that is far away.
+
+    files: what must lie in its folder there (name -> local file); command: what to start in that folder; prepare: what
+    to run there before, to its end; it may take minutes, and tells on standard error how far it is.
+    """
+
+    files: Mapping[str, Path]
+    command: tuple[str, ...]
+    prepare: tuple[str, ...] = ()
+
+
 class Backend(Protocol):
     """The contract. `name` is what plans and manifests call it. exact: int8 kernels give the bits of `ir.interpret`."""
 
@@ -131,5 +144,12 @@ class Backend(Protocol):
         """Open the engine here, natively or under emulation, for as many threads as it and `threads` allow.
 
         Raises UserError if this machine cannot run it.
+        """
+        ...
+
+    def serve(self, artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:
+        """The engine as a program for the target; `work` is an empty folder for files that must be made.
+
+        Raises UserError or Unsupported if there is no such program.
         """
         ...

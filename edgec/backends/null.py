@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
-from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Threads
+from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Service, Threads
 from edgec.backends.feeds import check_feeds
-from edgec.errors import Refusal, UserError
+from edgec.errors import Refusal, Unsupported, UserError
 from edgec.ir.checkpoint import load, save
 from edgec.ir.graph import Graph
 from edgec.ir.interpret import interpret
@@ -43,6 +44,11 @@ class NullBackend:
     def load(self, artifact: Artifact, target: Target, threads: Threads = ONE_THREAD) -> Runner:
         """The interpreter, on any machine. Raises UserError if the file is not a graph."""
         return InterpreterRunner(load(artifact.folder / str(artifact.meta.get("graph", ""))))
+
+
+    def serve(self, artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:
+        """Raises Unsupported: the interpreter does not leave this machine."""
+        raise Unsupported("the interpreter runs on this machine only", hint="build for the device's own backend")
 
 
 class InterpreterRunner:

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import re
 import shlex
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -152,6 +154,44 @@ class Device:
         if check and done.returncode:
             raise self.failure(argv, done.returncode, errors)
         return Answer(done.returncode, done.stdout, errors)
+
+    def follow(self, argv: Sequence[str], folder: str, tell: Callable[[str], None],
+               timeout: float = COMMAND_SECONDS) -> Answer:
+        """Run a program to its end and give each line of its standard error to `tell` as it comes.
+
+        Raises UserError if the connection breaks, or if it takes longer than `timeout` seconds.
+        """
+        process = subprocess.Popen(self.command(argv, self.path(folder)), stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        output: io.BytesIO = io.BytesIO()
+        lines: list[str] = []
+        reader = threading.Thread(target=shutil.copyfileobj, args=(process.stdout, output), daemon=True)
+        stopper = threading.Timer(timeout, process.kill)
+        reader.start()
+        stopper.start()
+        try:
+            for line in process.stderr:
+                lines.append(line.decode("utf-8", "replace"))
+                tell(lines[-1].rstrip("\n"))
+            code = process.wait()
+        finally:
+            timed_out = not stopper.is_alive()
+            stopper.cancel()
+            process.kill()
+            process.wait()
+            reader.join()
+        if timed_out:
+            raise UserError(f"{argv[0]} took longer than {timeout:g} s on the board", where=self.address.target)
+        errors = "".join(lines)
+        if code == _FAILED:
+            raise self._connection_error(errors)
+        return Answer(code, output.getvalue(), errors)
+
+    def explain(self, argv: Sequence[str], code: int, errors: str) -> UserError:
+        """The UserError for a program, or the connection to it, that ended with `code`."""
+        return self._connection_error(errors) if code == _FAILED else self.failure(argv, code, errors)
 
     def failure(self, argv: Sequence[str], code: int, errors: str) -> UserError:
         """The UserError for a program on the board that ended with `code` and wrote `errors`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,20 +14,27 @@ from edgec.backends.feeds import check_feeds
 from edgec.bundle import read_bundle
 from edgec.target import Target
 
+Load = Callable[[Artifact], Runner]
+"""How a stage gets its Runner."""
+
 
 class Engine:
     """Runs an engine here: natively, or under emulation where the backend can. `inputs` and `outputs` are Ports with
     `name`, `shape` and `dtype`. Close it, or use it in a `with` statement, to free what it holds.
     """
 
-    def __init__(self, target: Target, inputs: Sequence[Port], outputs: Sequence[Port],
-                 stages: Sequence[Artifact], threads: Threads = ONE_THREAD) -> None:
-        """Load every stage. Raises UserError if this machine cannot run one of them, or not with these threads."""
+    def __init__(self, target: Target, inputs: Sequence[Port], outputs: Sequence[Port], stages: Sequence[Artifact],
+                 threads: Threads = ONE_THREAD, load: Load | None = None) -> None:
+        """Load every stage: with `load`, else with its own backend, here.
+
+        Raises UserError if this machine cannot run one of them, or not with these threads.
+        """
+        load = load or (lambda stage: find_backend(stage.backend).load(stage, target, threads))
         self.target, self.inputs, self.outputs = target, tuple(inputs), tuple(outputs)
         self._stages: list[tuple[Artifact, Runner]] = []
         try:
             for stage in stages:
-                self._stages.append((stage, find_backend(stage.backend).load(stage, target, threads)))
+                self._stages.append((stage, load(stage)))
         except BaseException:
             self.close()
             raise

@@ -39,7 +39,8 @@ def start_board(folder: Path, *, path: str = "") -> Iterator[Board]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = f"SetEnv PATH={path}:{os.environ['PATH']}\n" if path else ""
+    # after the login shell has read the user's own files, which may set PATH
+    environment = f'ForceCommand PATH={path}:$PATH exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n' if path else ""
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
         f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n{environment}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import metadata
+from importlib import metadata, resources
+from pathlib import Path
 from typing import Any
 
-from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Threads
+from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Service, Threads
 from edgec.backends.onnxruntime.runner import SessionRunner
 from edgec.errors import Refusal, UserError
 from edgec.interchange.session import open_session
@@ -77,6 +78,15 @@ class OnnxRuntimeBackend:
         count = min(threads.count, int(artifact.meta.get("threads", 1)))
         session = open_session(artifact.folder / str(artifact.meta.get("model", "model.onnx")), count)
         return SessionRunner(session, artifact.inputs, artifact.outputs)
+
+    def serve(self, artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:
+        """The model and a script for the board's own python3, which needs onnxruntime and numpy there."""
+        model = str(artifact.meta.get("model", "model.onnx"))
+        script = resources.files("edgec.backends.onnxruntime").joinpath("board.py").read_text(encoding="utf-8")
+        (work / "serve.py").write_text(script, encoding="utf-8")
+        files = {name: artifact.folder / name for name in artifact.files}
+        command = ("python3", "serve.py", model, str(threads.count), *(port.name for port in artifact.outputs))
+        return Service({**files, "serve.py": work / "serve.py"}, command)
 
     def _ask(self, node: Node) -> str:
         """Why ONNX Runtime does not take `node`, empty if it does."""

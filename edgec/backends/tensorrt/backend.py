@@ -12,10 +12,11 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
-from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Threads
+from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Service, Threads
 from edgec.backends.feeds import check_feeds
 from edgec.backends.tensorrt import board, operators
 from edgec.backends.tensorrt.dialect import to_dialect
@@ -94,6 +95,12 @@ class TensorRtBackend:
         if why_not_here():
             return ModelRunner(artifact, threads.count)
         return BoardRunner(artifact.folder, artifact.inputs, artifact.outputs)
+
+
+    def serve(self, artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:
+        """The stage's own files: the board builds its engine from them, then runs it."""
+        files = {name: artifact.folder / name for name in artifact.files}
+        return Service(files, ("python3", RUNNER, "--serve"), ("python3", BUILDER, "--json"))
 
 
 class ModelRunner:

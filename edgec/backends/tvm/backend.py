@@ -10,13 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Threads
+from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Service, Threads
 from edgec.backends.tvm import entry, link
 from edgec.backends.tvm.elf import data_object
 from edgec.errors import InternalError, Refusal, Unsupported
 from edgec.ir.graph import Value
 from edgec.ir.types import DType
 from edgec.kernels.program import TensorProgram
+from edgec.kernels.tables import Table
+from edgec.ops import KernelRole, table
 from edgec.plan.placement import extract
 from edgec.plan.plan import Kernel, Plan, in_bytes
 from edgec.target import Target
@@ -67,10 +69,9 @@ class TvmBackend:
         Raises UserError for a name that C cannot have or a toolchain that is not there, InternalError for a kernel
         that cannot be compiled.
         """
-        entry.check_name(options.name)
-        plan = _with_layouts(plan, target)
-        programs = {i: _program(k, target) for i, k in enumerate(plan.kernels) if k.algorithm != "alias"}
-        return compile_programs(plan, programs, target, options)
+        from edgec.kernels.tables import known
+
+        return compile_tuned(plan, target, options, known(target.cpu, tables_folder()))
 
     def load(self, artifact: Artifact, target: Target, threads: Threads = ONE_THREAD) -> Runner:
         """Natively where this machine has the target's instruction sets, else under qemu's user mode.
@@ -81,6 +82,30 @@ class TvmBackend:
         from edgec.backends.tvm.runner import open_engine
 
         return open_engine(artifact, target, threads)
+
+    def serve(self, artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:
+        """A static program for Linux. Raises Unsupported for microcontrollers, UserError for too many threads."""
+        from edgec.backends.tvm.runner import serve_engine
+
+        return serve_engine(artifact, target, work, threads)
+
+
+def tables_folder() -> Path:
+    """Where the tables lie that this user has measured."""
+    return link.cache_folder() / "tuned"
+
+
+def compile_tuned(plan: Plan, target: Target, options: CompileOptions, tuned: Table) -> Artifact:
+    """The engine of a plan with the kernels of a table, and by rules what it does not hold; raises as `compile`."""
+    from edgec.kernels.tables import signature
+
+    entry.check_name(options.name)
+    plan = _with_layouts(plan, target, tuned)
+    exact = any(in_bytes(v.quant) for v in plan.graph.values() if v.const is None)
+    programs = {i: _program(k, target, exact, tuned) for i, k in enumerate(plan.kernels) if k.algorithm != "alias"}
+    artifact = compile_programs(plan, programs, target, options)
+    names = [k.name for k in plan.kernels if signature(k) in tuned.entries]
+    return replace(artifact, meta={**artifact.meta, "tuned": sorted(names)})
 
 
 def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Target,
@@ -138,7 +163,7 @@ def _refuse_value(value: Value) -> tuple[str, str] | None:
     return None
 
 
-def _with_layouts(plan: Plan, target: Target) -> Plan:
+def _with_layouts(plan: Plan, target: Target, tuned: Table) -> Plan:
     """A copy of the plan with the grids and layouts that the kernels want, and the conversions between them."""
     from edgec.kernels import registry
     from edgec.plan.grids import settle
@@ -148,19 +173,24 @@ def _with_layouts(plan: Plan, target: Target) -> Plan:
     known = {v.name: v for v in own.graph.inputs}
     own.graph.inputs = [known.get(v.name, v) for v in plan.graph.inputs]
     own.kernels = settle(own.graph, own.kernels, signed=target.cpu.arch != "x86_64")
-    own.kernels = assign(own.graph, own.kernels, lambda kernel: registry.demand(kernel, target))
+    own.kernels = assign(own.graph, own.kernels, lambda kernel: registry.demand(kernel, target, tuned))
     return own
 
 
-def _program(kernel: Kernel, target: Target) -> Any:
-    """The tuned program of a kernel, or what the generic composition makes of it."""
+def _program(kernel: Kernel, target: Target, exact: bool, tuned: Table) -> Any:
+    """The tuned program of a kernel, or what the generic composition makes of it.
+
+    exact: in a graph with quantized activations, kernels that read or write such, and kernels of pointwise nodes, give
+    the bits of the interpreter.
+    """
     from edgec.backends.tvm import compose, lower
     from edgec.backends.tvm.exact import uncontracted
     from edgec.kernels import registry
 
-    program = registry.program(kernel, target, lower.lower)
+    program = registry.program(kernel, target, lower.lower, tuned)
     program = compose.build(kernel, target, lower.lower) if program is None else program
-    if any(in_bytes(v.quant) for v in (*kernel.inputs, *kernel.outputs)):
+    pointwise = all(table.role(n) is KernelRole.POINTWISE for n in kernel.nodes)
+    if exact and (pointwise or any(in_bytes(v.quant) for v in (*kernel.inputs, *kernel.outputs))):
         return replace(program, func=uncontracted(program.func))
     return program
 

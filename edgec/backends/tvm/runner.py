@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edgec.backends.base import ONE_THREAD, Artifact, Port, Runner, Threads
+from edgec.backends.base import ONE_THREAD, Artifact, Port, Runner, Service, Threads
 from edgec.backends.feeds import check_feeds
 from edgec.backends.piped import STATUS, PipedRunner
 from edgec.backends.tvm.entry import ABI, check_name
 from edgec.backends.tvm.link import runner_program
 from edgec.backends.tvm.pool import Pool, aligned_bytes
 from edgec.backends.tvm.symbols import LIBM
-from edgec.errors import EdgecError, InternalError, UserError
+from edgec.errors import EdgecError, InternalError, Unsupported, UserError
 from edgec.host import find_cpu
 from edgec.target import Target
 
@@ -51,10 +51,7 @@ def open_engine(artifact: Artifact, target: Target, threads: Threads = ONE_THREA
     """
     name = str(artifact.meta.get("name", ""))
     check_name(name)
-    most = int(artifact.meta.get("threads", 1))
-    if threads.count > most:
-        raise UserError(f"this engine was built for {most} thread{'s' * (most > 1)} at most, not {threads.count}",
-                        hint=f"build it with --threads {threads.count}, or ask for fewer")
+    _check_threads(artifact, threads)
     here = find_cpu().cpu
     if here.arch != target.cpu.arch:
         libm = bool(LIBM.intersection(artifact.meta.get("undefined", LIBM)))
@@ -66,6 +63,30 @@ def open_engine(artifact: Artifact, target: Target, threads: Threads = ONE_THREA
                         expected=f"a {target.cpu.arch} machine with {', '.join(target.cpu.features)}",
                         hint="run the engine on the device itself, or build for the target `host`")
     return NativeRunner(artifact.folder / f"lib{name}.so", name, artifact.inputs, artifact.outputs, threads)
+
+
+def serve_engine(artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:
+    """The engine as a static program in `work`, for any Linux of the target's kind.
+
+    Raises Unsupported for microcontrollers, UserError for more threads than the engine was built for.
+    """
+    name = str(artifact.meta.get("name", ""))
+    check_name(name)
+    _check_threads(artifact, threads)
+    if target.cpu.arch not in ("x86_64", "aarch64"):
+        raise Unsupported(f"target {target.name} is a microcontroller: it has no shell to start programs from",
+                          hint="link the engine into a firmware")
+    libm = bool(LIBM.intersection(artifact.meta.get("undefined", LIBM)))
+    runner_program(work / name, artifact.folder / f"lib{name}.a", name, target.cpu.arch, libm)
+    (work / name).chmod(0o755)
+    return Service({name: work / name}, (f"./{name}", str(threads.count), *map(str, threads.cores)))
+
+
+def _check_threads(artifact: Artifact, threads: Threads) -> None:
+    most = int(artifact.meta.get("threads", 1))
+    if threads.count > most:
+        raise UserError(f"this engine was built for {most} thread{'s' * (most > 1)} at most, not {threads.count}",
+                        hint=f"build it with --threads {threads.count}, or ask for fewer")
 
 
 class NativeRunner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -431,3 +432,14 @@ def test_build_py_is_one_file_with_nothing_of_edgec(tmp_path):
     (tmp_path / "build.py").write_text(text)
     done = subprocess.run([sys.executable, "-I", tmp_path / "build.py"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (3, "error: there is no engine.json beside build.py")
+
+
+def test_parts_do_not_share_names_since_they_become_one_file():
+    seen: dict[str, str] = {}
+    for part in (*parts.PARTS,):
+        tree = ast.parse((Path(parts.__file__).parent / f"{part}.py").read_text())
+        for node in tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            for name in (getattr(t, "name", getattr(t, "id", "")) for t in targets):
+                assert not name or name not in seen, f"{name} is in {seen.get(name)} and {part}"
+                seen[name] = part

@@ -125,7 +125,7 @@ class Board:
         options = self.build_options()
         settings = Settings(
             self.folder, variant, workspace(self.machine, options["workspace"]), options["sparse"], options["dla"],
-            options["gpu_fallback"], options["standalone"], _read(timing), options["level"], options["library_kernels"])
+            options["gpu_fallback"], options["standalone"], _bytes_of(timing), options["level"], options["library_kernels"])
         times = os.path.join(self.keep, "durations.json")
         expected = float(read_json(times).get(variant["name"], 0.0))
         with Clock(variant["name"], expected, self.tell) as clock:
@@ -175,7 +175,7 @@ class Board:
     def _compare(self, paths: Dict[str, str]) -> Dict[str, float]:
         """Median milliseconds of each engine, measured in turns."""
         log = Log()
-        sessions = {name: Session(self.trt, _read(path), log.logger(self.trt)) for name, path in paths.items()}
+        sessions = {name: Session(self.trt, _bytes_of(path), log.logger(self.trt)) for name, path in paths.items()}
         times: Dict[str, List[float]] = {name: [] for name in paths}
         try:
             for turn in range(_TURNS):
@@ -189,7 +189,7 @@ class Board:
     def open(self) -> Session:
         """The engine, built if necessary, ready to run."""
         record = self.engine()
-        return Session(self.trt, _read(record["path"]), Log().logger(self.trt))
+        return Session(self.trt, _bytes_of(record["path"]), Log().logger(self.trt))
 
 
 def _place(folder: str) -> str:
@@ -200,7 +200,7 @@ def _place(folder: str) -> str:
     return os.path.join(os.path.expanduser("~"), ".cache", "edgec", "tensorrt", name)
 
 
-def _read(path: str) -> bytes:
+def _bytes_of(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()
