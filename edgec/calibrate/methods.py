@@ -85,7 +85,8 @@ def mse(histogram: Histogram, scheme: Scheme) -> float:
     best = sorted(coarse, key=lambda bins: (noise(bins), -bins))[:_REFINED]
     near = {bins for middle in best for bins in range(middle - _STRIDE + 1, middle + _STRIDE)}
     tried = [*coarse, *(bins for bins in near if 0 < bins <= histogram.bins)]
-    return min(tried, key=lambda bins: (noise(bins), -bins)) * histogram.width
+    chosen: int = min(tried, key=lambda bins: (noise(bins), -bins))
+    return chosen * histogram.width
 
 
 def kl(histogram: Histogram, scheme: Scheme) -> float:

@@ -174,7 +174,8 @@ def test_place_refuses_a_transposed_convolution_with_groups():
 
 @pytest.mark.parametrize(("shape", "groups", "rule"), [
     ((16, 16, 3, 3), 1, None), ((12, 12, 3, 3), 1, "tensorrt.channels"), ((16, 12, 3, 3), 1, None),
-    ((16, 8, 3, 3), 1, None), ((8, 8, 3, 3), 1, None), ((16, 8, 1, 3), 1, "tensorrt.channels"), ((12, 4, 3, 3), 3, None),
+    ((16, 8, 3, 3), 1, None), ((8, 8, 3, 3), 1, None), ((16, 8, 1, 3), 1, "tensorrt.channels"),
+    ((12, 4, 3, 3), 3, None),
     ((12, 3, 3, 3), 4, "tensorrt.groups"), ((16, 1, 3, 3), 16, None), ((12, 1, 3, 3), 12, "tensorrt.groups"),
 ])
 def test_tensorrt_policy_refuses_convolutions_that_int8_makes_slower(shape, groups, rule):
