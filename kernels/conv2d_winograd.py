@@ -57,6 +57,7 @@ from edgec.kernels.program import Constant, Input, Output, TensorProgram, Worksp
 from edgec.kernels.window import Window, pick, runs
 from edgec.kernels.winograd_schedule import (
     Schedule,
+    allowed,
     axes,
     choose,
     count_tiles,
@@ -72,11 +73,26 @@ from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 ALGORITHM = "winograd"
+_MEASURED = 16  # schedules, the best by the cost rule
 _ZERO = 1e-12  # what interpolation leaves of 0
 
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
+    reason = _refuse_form(kernel, target)
+    if reason is None and choose(kernel, known_machine(target)) is None:
+        return "a direct sum is cheaper, or the error bound is too large"
+    return reason
+
+
+def choices(kernel: Kernel, target: Target) -> list[Schedule]:
+    """Schedules that are worth measuring, cheapest by the cost rule first, whatever a direct sum costs."""
+    if _refuse_form(kernel, target) is not None:
+        return []
+    return allowed(kernel, known_machine(target))[:_MEASURED]
+
+
+def _refuse_form(kernel: Kernel, target: Target) -> str | None:
     reason = conv2d_direct.refuse(kernel, target)
     if reason:
         return reason
@@ -86,8 +102,6 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
         return "not more than one tap, dilation 1 and one group"
     if conv.c < cpu.lanes and not gathers(conv, cpu.lanes):
         return f"{conv.c} channels do not fill a block"
-    if choose(kernel, cpu) is None:
-        return "a direct sum is cheaper, or the error bound is too large"
     return None
 
 
@@ -97,10 +111,10 @@ def demand(kernel: Kernel, target: Target) -> Demand:
     return epilogue.demand(kernel, block, {kernel.anchor.operand(0).name: 0 if gathers(conv, block) else block})
 
 
-def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
-    """The program for a kernel that `refuse` lets pass."""
+def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass, or for one of its `choices`."""
     cpu = known_machine(target)
-    chosen = choose(kernel, cpu)
+    chosen = schedule or choose(kernel, cpu)
     assert chosen is not None  # `refuse` has checked
     program = write(kernel.name, lambda writer: _Winograd(kernel, cpu, chosen, lower, writer).body(), ALGORITHM)
     taps = convolution.describe(kernel.anchor).window.taps

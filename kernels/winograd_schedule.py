@@ -173,3 +173,17 @@ def choose(kernel: Kernel, cpu: Machine) -> Schedule | None:
         if likely_error(array, axes(conv, chosen.outputs)) <= TOLERANCE:
             found.append(chosen)
     return min(found, key=lambda s: points(conv, s.outputs), default=None)
+
+
+def allowed(kernel: Kernel, cpu: Machine) -> list[Schedule]:
+    """Every number of outputs whose likely error is allowed, with other chunks than the rule's too, cheapest first."""
+    conv, array = described(kernel, cpu)
+    found: list[Schedule] = []
+    for rule in choices(conv, cpu):
+        if likely_error(array, axes(conv, rule.outputs)) > TOLERANCE:
+            continue
+        most = -(-count_tiles(conv, rule.outputs) // rule.tile.columns)
+        chunks = {max(1, min(most, round(rule.chunk / rule.tile.columns * part))) for part in (0.5, 1, 2, 4)}
+        found += [Schedule(rule.outputs, rule.tile, pieces * rule.tile.columns, together)
+                  for pieces in sorted(chunks) for together in (False, True)]
+    return sorted(found, key=lambda s: cost(cpu, conv, s))
