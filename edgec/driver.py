@@ -16,6 +16,7 @@ from edgec import bundle as bundles
 from edgec.backends import find_backend
 from edgec.backends.base import Artifact, CompileOptions, Port
 from edgec.compress.request import Quantization
+from edgec.data.preprocess import settle
 from edgec.errors import InternalError, Unsupported, UserError
 from edgec.frontends.spec import InputSpecs, normalize
 from edgec.golden import Check, Golden, golden_on_grids, make_golden, read_inputs
@@ -118,10 +119,12 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     progress("optimize", 0.0)
     graph, reports = optimize(model.graph, passes, _within(progress, "optimize"))
     lowered = _lower(graph, model, chosen, precision, quantization, progress)
+    if quantization is not None and quantization.preprocess is not None:
+        recipe = settle(quantization.preprocess, [(v.name, v.type) for v in graph.inputs])
+        options = replace(options, preprocess=recipe.to_json() if recipe is not None else None)
     if lowered is not None:
         graph = lowered.graph
-        options = replace(options, preprocess=lowered.preprocess.to_json() if lowered.preprocess else None,
-                          quantization=(quantization or Quantization()).to_json())
+        options = replace(options, quantization=(quantization or Quantization()).to_json())
     progress("place", None, f"{len(graph.nodes)} nodes on {', '.join(chosen.backends)}")
     plans = place_kernels(graph, chosen, [find_backend(b) for b in chosen.backends], require_native=require == "native")
     exact = all(find_backend(p.backend).exact for p in plans)

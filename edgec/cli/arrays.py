@@ -9,22 +9,20 @@ import numpy as np
 
 from edgec.backends.base import Port
 from edgec.bundle import Bundle
+from edgec.data.pictures import FILE_LIMIT, SUFFIXES, apply, read_picture
+from edgec.data.preprocess import Preprocess, bind, parse, recommend
 from edgec.errors import UserError
 from edgec.golden import draw
 from edgec.interchange.npz import read_npz
 from edgec.ir.graph import Value
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
-_PIXELS = 100_000_000  # an image larger than this is refused before it is unpacked
 
-
-def read_feeds(bundle: Bundle, texts: Sequence[str], *, mean: str = "", std: str = "",
-               seed: int = 0) -> dict[str, np.ndarray]:
+def read_feeds(bundle: Bundle, texts: Sequence[str], *, preprocess: str = "", seed: int = 0) -> dict[str, np.ndarray]:
     """One array per input of the bundle.
 
     texts: `NAME=FILE`, or `FILE` for the only input or a .npz with all of them; `random` for normal floats, with all
     other types from the golden set; nothing for the first sample of the golden set. FILE is .npy, .npz or an image,
-    which is resized and becomes (pixel - mean) / std.
+    which `preprocess` makes an input (see `edgec.data.preprocess`); without it, what the bundle states.
     Raises UserError for what cannot be read or does not fit.
     """
     if not texts or list(texts) == ["random"]:
@@ -32,12 +30,13 @@ def read_feeds(bundle: Bundle, texts: Sequence[str], *, mean: str = "", std: str
         if texts:
             feeds.update({p.name: draw(Value(p.name, p.type), seed) for p in bundle.inputs if p.type.dtype.is_float})
         return feeds
+    recipe = parse(preprocess) if preprocess else stated_preprocess(bundle)
     feeds = {}
     for text in texts:
         name, path = _split(bundle, text)
-        if path.suffix.lower() in _IMAGES:
+        if path.suffix.lower() in SUFFIXES:
             port = _port(bundle, name, path)
-            feeds[port.name] = _image(path, port, mean, std)
+            feeds[port.name] = _picture(path, port, recipe)
             continue
         arrays = read_npz(path)
         if name or (len(arrays) == 1 and "array" in arrays):
@@ -49,6 +48,12 @@ def read_feeds(bundle: Bundle, texts: Sequence[str], *, mean: str = "", std: str
             ports = {p.name: p for p in bundle.inputs}
             feeds.update({n: _cast(a, ports[n], path) if n in ports else a for n, a in arrays.items()})
     return feeds
+
+
+def stated_preprocess(bundle: Bundle) -> Preprocess | None:
+    """How pictures become the bundle's input, if its build was told. Raises UserError for a damaged manifest."""
+    stated = bundle.manifest.get("options", {}).get("preprocess")
+    return parse(stated) if stated else None
 
 
 def _split(bundle: Bundle, text: str) -> tuple[str, Path]:
@@ -80,36 +85,16 @@ def _cast(array: np.ndarray, port: Port, path: Path) -> np.ndarray:
     return array.astype(port.dtype)
 
 
-def _image(path: Path, port: Port, mean: str, std: str) -> np.ndarray:
-    """An image file as [1, C, H, W] or [1, H, W, C], whichever the input is; C is 1 (grey) or 3 (RGB)."""
+def _picture(path: Path, port: Port, recipe: Preprocess | None) -> np.ndarray:
+    """An image file as the input, prepared as `recipe` says; without one, only 8-bit pixels are taken."""
+    if recipe is None:
+        recipe, reason = recommend(port.name, port.type)
+        if recipe is None:
+            raise UserError("an image needs a stated preprocessing", where=str(path), expected=reason,
+                            hint="--preprocess 'resize=stretch scale=1/255', as the model was trained")
     try:
-        from PIL import Image
-    except ImportError as error:
-        raise UserError("reading images needs Pillow", hint="pip install 'edgec[images]'") from error
-    shape = port.type.dims
-    if len(shape) != 4 or shape[0] != 1 or not {shape[1], shape[3]} & {1, 3}:
-        raise UserError(f"an image does not fit {port.name} {port.type}",
-                        expected="[1, C, H, W] or [1, H, W, C], C = 1 or 3")
-    planes_first = shape[1] in (1, 3)
-    channels, height, width = (shape[1], *shape[2:]) if planes_first else (shape[3], *shape[1:3])
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > _PIXELS:
-                raise UserError(f"the image has {image.width} x {image.height} pixels", where=str(path))
-            picture = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        content = path.read_bytes() if path.stat().st_size <= FILE_LIMIT else b""
+    except OSError as error:
         raise UserError("cannot read the image", where=str(path), expected=str(error)) from error
-    pixels = np.asarray(picture).reshape(height, width, channels)
-    if port.type.dtype.is_float:
-        pixels = (pixels.astype(np.float32) - _per_channel(mean, 0.0, channels)) / _per_channel(std, 1.0, channels)
-    return np.ascontiguousarray((pixels.transpose(2, 0, 1) if planes_first else pixels)[np.newaxis].astype(port.dtype))
-
-
-def _per_channel(text: str, default: float, channels: int) -> np.ndarray:
-    try:
-        values = [float(item) for item in text.split(",")] if text else [default]
-    except ValueError as error:
-        raise UserError(f"cannot read {text!r}", expected="one number, or one per channel 123,116,103") from error
-    if len(values) not in (1, channels):
-        raise UserError(f"{text!r} has {len(values)} numbers", expected=f"1 or {channels}")
-    return np.array(values, np.float32)
+    array, _ = apply(bind(recipe, port.name, port.type), read_picture(content, str(path)))
+    return array.astype(port.dtype)

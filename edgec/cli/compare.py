@@ -45,6 +45,7 @@ def command(
 ) -> None:
     """Accuracy of a model and of its bundle, their agreement, and how sure the difference is."""
     from edgec.bundle import read_bundle
+    from edgec.cli.arrays import stated_preprocess
     from edgec.data.comparison import compare
     from edgec.data.dataset import open_data
     from edgec.data.metrics import find_metric
@@ -55,7 +56,7 @@ def command(
 
     bundle = read_bundle(folder)
     options = bundle.manifest.get("options", {})
-    found = open_data(data, bundle.inputs, preprocess=preprocess or options.get("preprocess"), labels=labels or None)
+    found = open_data(data, bundle.inputs, preprocess=preprocess or stated_preprocess(bundle), labels=labels or None)
     if samples:
         found = found.take(samples)
     chosen = find_metric(metric) if metric else ""

@@ -24,8 +24,9 @@ def command(
         "input, or for a .npz with all); `random`; default: the golden set's first sample. Repeatable.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all outputs to this .npz.")] = None,
     top: Annotated[int, typer.Option(help="Show the indices of the so many largest values of each output.")] = 0,
-    mean: Annotated[str, typer.Option(help="Subtracted from the 0..255 pixels of an image: 123.7,116.3,103.5.")] = "",
-    std: Annotated[str, typer.Option(help="What the pixels are then divided by: 58.4,57.1,57.4.")] = "",
+    preprocess: Annotated[str, typer.Option(
+        help="How an image becomes the input: 'resize=short:256 crop=224 scale=1/255 mean=... std=...', imagenet, "
+        "unit, or a .json or .toml file. Default: what the bundle states.")] = "",
     seed: Annotated[int, typer.Option(help="Where random inputs start.")] = 0,
     threads: RunThreads = None,
     cores: Cores = "",
@@ -38,7 +39,7 @@ def command(
     from edgec.runtime import Engine
 
     bundle = read_bundle(folder)
-    feeds = read_feeds(bundle, inputs or [], mean=mean, std=std, seed=seed)
+    feeds = read_feeds(bundle, inputs or [], preprocess=preprocess, seed=seed)
     chosen = parse_threads(threads, cores)
     with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages, chosen) as engine:
         results = engine.run(feeds)

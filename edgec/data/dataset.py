@@ -188,7 +188,7 @@ def open_data(source: str | Path | Callable[[], Any], inputs: Sequence[Input], *
     known = read_labels(Path(labels)) if labels is not None else None
     found = find_source(source, {i.name: i.type.shape for i in inputs}, known)
     where = source.__name__ if callable(source) and hasattr(source, "__name__") else str(source)
-    recipe = preprocess if isinstance(preprocess, Preprocess) or preprocess is None else recipes.parse(preprocess)
+    recipe = recipes.settle(preprocess, [(i.name, i.type) for i in inputs])
     if found.kind == "pictures":
         if len(inputs) != 1:
             raise UserError(f"the model has {len(inputs)} inputs, so pictures alone are not enough", where=where,
@@ -199,8 +199,6 @@ def open_data(source: str | Path | Callable[[], Any], inputs: Sequence[Input], *
                 raise UserError("pictures need a stated preprocessing", where=where, expected=reason,
                                 hint="state it as the model was trained, such as --preprocess "
                                      "'resize=stretch scale=1/255', or imagenet")
-    pictures = [i for i in inputs if recipe is not None and i.type.rank == 4]
-    if recipe is not None and (found.kind == "pictures" or len(pictures) == len(inputs) == 1):
         recipe = recipes.bind(recipe, inputs[0].name, inputs[0].type)
     return Data(found, where, tuple(inputs), recipe)
 
@@ -210,7 +208,7 @@ def _prepared(recipe: Preprocess, port: Input, array: np.ndarray) -> tuple[np.nd
     flat = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))
     if array.dtype == np.uint8 and flat and port.type.rank == 4 and recipe.layout:
         return apply(recipe, array)
-    if recipe.resize != "none" or recipe.crop or recipe.color == "BGR" or len(recipe.mean) + len(recipe.std) > 2:
+    if not replace(recipe, layout="").only_scales:
         raise UserError(f"{port.name} is no picture but {array.dtype}{list(array.shape)}",
                         expected="uint8 [H, W, 3], [H, W, 1] or [H, W]",
                         hint="for other arrays the preprocessing can only state scale, mean and std, one number each")

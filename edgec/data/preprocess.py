@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from fractions import Fraction
@@ -57,6 +57,12 @@ class Preprocess:
         problems = [*_words(self), *_sizes(self), *_numbers(self)]
         if problems:
             raise UserError("the preprocessing is wrong: " + "; ".join(problems), expected=f"such as {_EXAMPLE}")
+
+    @property
+    def only_scales(self) -> bool:
+        """True if it does nothing but (x * scale - mean) / std, the same for all channels."""
+        return (self.resize == "none" and not self.crop and self.color != "BGR" and not self.layout
+                and len(self.mean) == len(self.std) == 1)
 
     def to_json(self) -> dict[str, Any]:
         """All fields, fit for JSON; `parse` reads it back."""
@@ -132,6 +138,25 @@ def bind(preprocess: Preprocess, name: str, type_: TensorType) -> Preprocess:
             raise UserError(f"{what} has {len(values)} numbers", where=str(preprocess),
                             expected=f"1 or {goal.channels}, as input {name} {type_}")
     return replace(preprocess, size=size, crop=crop, color=color, layout=goal.layout)
+
+
+def settle(stated: str | Path | Mapping[str, Any] | Preprocess | None,
+           inputs: Sequence[tuple[str, TensorType]]) -> Preprocess | None:
+    """What was stated as a Preprocess, bound to the input if there is only one and it can be a picture.
+
+    Raises UserError as `parse` and `bind`; scaling alone is for numbers of any shape.
+    """
+    if stated is None:
+        return None
+    recipe = stated if isinstance(stated, Preprocess) else parse(stated)
+    if len(inputs) != 1 or inputs[0][1].rank != 4:
+        return recipe
+    try:
+        geometry(*inputs[0], recipe.layout)
+    except UserError:
+        if recipe.only_scales:
+            return recipe
+    return bind(recipe, *inputs[0])
 
 
 def recommend(name: str, type_: TensorType) -> tuple[Preprocess | None, str]:

@@ -57,20 +57,27 @@ def test_read_feeds_normalizes_pictures(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "p.png")
 
+    stated = None
+
     def feeds(shape, dtype=DType.FLOAT32, **options):
         port = Port("x", TensorType(dtype, shape))
-        bundle = Bundle(tmp_path, "n", None, (port,), (), (), {})
+        bundle = Bundle(tmp_path, "n", None, (port,), (), (), {"options": {"preprocess": stated}})
         return read_feeds(bundle, [str(tmp_path / "p.png")], **options)["x"]
 
-    got = feeds((1, 3, 6, 5), mean="100,110,120", std="2")
+    got = feeds((1, 3, 6, 5), preprocess="scale=1 mean=100,110,120 std=2")
     want = ((pixels.astype(np.float32) - [100, 110, 120]) / 2).transpose(2, 0, 1)[None]
     np.testing.assert_allclose(got, want.astype(np.float32), rtol=1e-6)
+    stated = {"scale": 1, "mean": [100, 110, 120], "std": [2]}
+    np.testing.assert_array_equal(feeds((1, 3, 6, 5)), got)
+    stated = None
     np.testing.assert_array_equal(feeds((1, 6, 5, 3), DType.UINT8)[0], pixels)
-    assert feeds((1, 1, 12, 10)).shape == (1, 1, 12, 10)
-    with pytest.raises(UserError, match="does not fit"):
-        feeds((1, 7, 6, 5))
-    with pytest.raises(UserError, match="2 numbers"):
-        feeds((1, 3, 6, 5), mean="1,2")
+    assert feeds((1, 1, 12, 10), preprocess="resize=stretch unit").shape == (1, 1, 12, 10)
+    with pytest.raises(UserError, match="needs a stated preprocessing"):
+        feeds((1, 3, 6, 5))
+    with pytest.raises(UserError, match="takes no picture"):
+        feeds((1, 7, 6, 5), preprocess="unit")
+    with pytest.raises(UserError, match="gives pictures of 4x4"):
+        feeds((1, 3, 6, 5), preprocess="unit crop=4")
 
 
 def test_run_refuses_when_a_picture_is_damaged(edgec, bundle, tmp_path):

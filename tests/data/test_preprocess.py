@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgec.data.preprocess import LAYOUTS, Preprocess, bind, geometry, parse, recommend
+from edgec.data.preprocess import LAYOUTS, Preprocess, bind, geometry, parse, recommend, settle
 from edgec.errors import UserError
 from edgec.ir.types import DType, TensorType
 
@@ -134,3 +134,12 @@ def test_recommend_speaks_only_where_the_type_decides():
     assert "48x64, NCHW" in reason
     assert "does not tell what numbers" in reason
     assert recommend("x", image(1, 10))[0] is None
+
+
+def test_settle_binds_pictures_and_leaves_other_numbers_alone():
+    assert settle("unit", [("x", NCHW)]) == bind(parse("unit"), "x", NCHW)
+    for inputs in ([("x", image(1, 12))], [("x", image(1, 64, 9, 9))], [("x", NCHW), ("y", NCHW)]):
+        assert settle("unit", inputs) == parse("unit")
+    assert settle(None, [("x", NCHW)]) is None
+    with pytest.raises(UserError, match="takes no picture"):
+        settle("unit resize=stretch", [("x", image(1, 64, 9, 9))])

@@ -15,7 +15,6 @@ from edgec.compress.quantize.proof import KernelError, Sensitivity, kernel_error
 from edgec.compress.request import Quantization
 from edgec.data.comparison import Baseline, Run
 from edgec.data.dataset import Data, Sample, open_data
-from edgec.data.preprocess import Preprocess
 from edgec.errors import UserError
 from edgec.interchange.onnx_export import to_model
 from edgec.interchange.session import open_session, run_session
@@ -30,7 +29,6 @@ _PROBED = 4  # samples that each kernel alone is run on: one session per kernel
 class Lowered:
     """graph: in the asked precision; report: fit for JSON; samples: real inputs, for the golden set; quantized: what
     came of calibration; evaluation: the opened samples that measure, with the chosen metric's name; mixed: the search.
-    preprocess: the recipe in force, bound to the input.
     """
 
     graph: Graph
@@ -40,7 +38,6 @@ class Lowered:
     evaluation: Data | None = None
     metric: str = ""
     mixed: Mixed | None = None
-    preprocess: Preprocess | None = None
 
 
 def lower_precision(graph: Graph, original: bytes, policy: Policy, precision: str, wish: Quantization, *,
@@ -63,7 +60,6 @@ def lower_precision(graph: Graph, original: bytes, policy: Policy, precision: st
         session = open_session(original, threads)
         baseline = Baseline(evaluation, lambda feeds: run_session(session, feeds), wish.budget.metric,
                             lambda sample: held_out.append(sample_mark(sample.feeds)))
-    recipe = calibration.preprocess if calibration is not None else None
     watched = _Watched(calibration) if calibration is not None else None
     quantized = quantize_graph(
         graph, policy, Settings(precision, wish.observer, wish.keep_float, wish.work, threads), watched,
@@ -90,7 +86,7 @@ def lower_precision(graph: Graph, original: bytes, policy: Policy, precision: st
         errors = kernel_errors(prepared.graph, result, quantized.samples[:_PROVEN], threads=threads, progress=progress)
         report["kernels"], report["sensitivity"] = [*map(_error_row, errors)], [*map(_sensitivity_row, rows)]
     return Lowered(result, report, quantized.samples, quantized, evaluation,
-                   baseline.metric.name if baseline is not None else "", mixed, recipe)
+                   baseline.metric.name if baseline is not None else "", mixed)
 
 
 def run_in_onnxruntime(graph: Graph, threads: int = 1) -> Run:
