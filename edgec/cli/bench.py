@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from edgec.bundle import Bundle
 from edgec.cli.arguments import AsJson, Cores, Quiet, RunThreads, describe_threads, parse_threads
 from edgec.cli.console import Steps, print_json, print_table
+from edgec.cli.devices import LOCAL, OnDevice, describe_engines, open_engine
 from edgec.cli.guard import guarded
 from edgec.errors import UserError
 from edgec.report.units import many, seconds
@@ -30,43 +32,66 @@ def command(
     cores: Cores = "",
     layers: Annotated[bool, typer.Option(
         "--layers", help="Time each kernel on one thread and add that to the bundle's report.")] = False,
-    device: Annotated[str, typer.Option(
-        help="With --layers: where, `local` or ssh://user@host, which needs nothing but a shell.")] = "local",
+    device: OnDevice = LOCAL,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Time a bundle on this machine: median, 90th percentile and fastest of many runs."""
+    """Time a bundle here or on a board: median, percentiles and fastest of many runs; on a board also its power mode,
+    clocks, temperatures and power rails while it ran.
+    """
     from edgec.bundle import read_bundle
-    from edgec.runtime import Engine
+    from edgec.runtime.board_state import Watch, summary
+    from edgec.runtime.remote import engine_facts
 
     bundle, chosen = read_bundle(folder), parse_threads(threads, cores)
     if layers:
         _layers(bundle, device, max(3, runs // 5), quiet, as_json)
         return
-    if device != "local":
-        raise UserError("--device is for --layers", hint="run `edgec bench` on the device itself")
+    if device != LOCAL and against is not None:
+        raise UserError("--against is for this machine: two engines that take turns must run in one place",
+                        hint="run `edgec bench --against` on the board, or leave out one of the two options")
     feeds = bundle.golden().inputs[0]
-    engine = Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages, chosen)
-    with engine, Steps(quiet) as steps:
+    with Steps(quiet) as steps, open_engine(bundle, device, steps, chosen) as place:
+        engine = place.engine
         contenders: dict[str, Any] = {f"{bundle.name} for {bundle.target.name}": lambda n: engine.time(feeds, n)}
         if against is not None:
             contenders[f"{against.name} in ONNX Runtime {_version()}"] = _peer(against, feeds, chosen.count)
-        times = _measure(contenders, runs, warmup, steps)
-        emulated = engine.emulated
+        watch = Watch(place.board) if place.board is not None else None
+        with watch or nullcontext():
+            times = _measure(contenders, runs, warmup, steps)
+        state = summary(watch.states) if watch is not None else {}
+        emulated, note, prepared = engine.emulated, engine.note, place.prepared
     rows: list[dict[str, Any]] = [{"name": name, **_statistics(values)} for name, values in times.items()]
     ratio = rows[0]["median"] / rows[1]["median"] if against is not None else None
     if as_json:
         print_json({"runs": runs, "emulated": emulated, "threads": chosen.count, "cores": list(chosen.cores),
-                    "engines": rows, "ratio": ratio})
+                    "engines": rows, "ratio": ratio, "device": device, "board": state,
+                    "built": [engine_facts(p) for p in prepared]})
         return
     print(describe_threads(chosen))
-    print_table(["engine", "#median", "#p90", "#min", "#runs"],
-                [[r["name"], *(seconds(r[k]) for k in ("median", "p90", "min")), runs] for r in rows])
+    print_table(["engine", "#median", "#p90", "#p99", "#min", "#per second", "#runs"],
+                [[r["name"], *(seconds(r[k]) for k in ("median", "p90", "p99", "min")), f"{1 / r['median']:.1f}", runs]
+                 for r in rows])
     if ratio is not None:
         verdict = "slower" if ratio > 1 else "faster"
         print(f"ratio of the medians: {ratio:.2f} ({verdict} than ONNX Runtime with {many(chosen.count, 'thread')})")
+    for line in (*describe_engines(prepared), *_describe_board(state)):
+        print(line)
     if emulated:
-        print("this engine ran under emulation: its time says nothing about the device")
+        how = f"this was {note}" if note else "this engine ran under emulation"
+        print(f"{how}: its time says nothing about the device")
+
+
+def _describe_board(state: Mapping[str, Any]) -> list[str]:
+    """Lines about the board while it ran, then what to warn of."""
+    if not state:
+        return []
+    lines = ["board: " + ", ".join(filter(None, (state["model"], f"Linux {state['kernel']}", state["power_mode"])))]
+    for name, key, unit in (("clocks", "clocks_mhz", "MHz"), ("power", "rails_w", "W"),
+                            ("hottest", "temperatures_c", "C")):
+        if state[key]:
+            lines.append(f"{name}: " + ", ".join(f"{k} {v:.5g} {unit}" for k, v in state[key].items()))
+    return [*lines, *(f"warning: {text}" for text in state["warnings"])]
 
 
 def _layers(bundle: Bundle, device: str, runs: int, quiet: bool, as_json: bool) -> None:
@@ -128,8 +153,9 @@ def _peer(path: Path, feeds: Mapping[str, np.ndarray], threads: int) -> Any:
 
 
 def _statistics(values: Sequence[float]) -> dict[str, float]:
-    return {"median": float(np.median(values)), "p90": float(np.percentile(values, 90)), "min": min(values),
-            "max": max(values), "mean": float(np.mean(values))}
+    return {"median": float(np.median(values)), "p90": float(np.percentile(values, 90)),
+            "p99": float(np.percentile(values, 99)), "min": min(values), "max": max(values),
+            "mean": float(np.mean(values))}
 
 
 def _version() -> str:

@@ -22,6 +22,7 @@ from edgec.cli.arguments import (
     parse_values,
 )
 from edgec.cli.console import Steps, print_json, summarize
+from edgec.cli.devices import LOCAL, OnDevice, describe_engines, open_engine
 from edgec.cli.guard import guarded
 from edgec.compress.request import SAMPLES, SECONDS, Budget, Quantization
 from edgec.errors import UserError
@@ -76,6 +77,7 @@ def command(
     dla: Annotated[int | None, typer.Option(help="Build for this DLA core of a Jetson.", min=0)] = None,
     allow_gpu_fallback: Annotated[bool, typer.Option(
         "--allow-gpu-fallback", help="What the DLA cannot run may run on the GPU.")] = False,
+    on: OnDevice = LOCAL,
     require: Annotated[str, typer.Option(help="`native`: fail, instead of running a part elsewhere.")] = "",
     threads: Annotated[int, typer.Option(
         min=0, help="At most so many threads at run time; 0: as many as the target has cores.")] = 0,
@@ -108,13 +110,38 @@ def command(
                        precision=precision, quantization=wish, require=require, toolchain=toolchain, threads=threads,
                        trust_pickle=trust_pickle, factory=factory, submodule=submodule, golden=golden,
                        samples=samples, seed=seed, name=name, progress=steps)
+        there = _try_on(folder, on, steps) if on != LOCAL else {}
     report = read_bundle(folder).report()
     if as_json:
-        print_json({"bundle": str(folder), "seconds": steps.times, "report": report})
+        print_json({"bundle": str(folder), "seconds": steps.times, "report": report, "device": there})
     else:
         _print_summary(folder, report, sum(steps.times.values()))
+        for line in there.get("lines", ()):
+            print(line)
+    if there and not there["passed"]:
+        raise typer.Exit(MISSED)
     if max_drop is not None:
         _insist(report["quantization"], max_drop)
+
+
+def _try_on(folder: Path, device: str, steps: Steps) -> dict[str, Any]:
+    """Copy the bundle to a board, let it build its engines, replay the golden set there: what came of it."""
+    from edgec.bundle import read_bundle
+    from edgec.driver import check_row
+    from edgec.runtime.remote import engine_facts
+
+    bundle = read_bundle(folder)
+    golden = bundle.golden()
+    with open_engine(bundle, device, steps) as place:
+        steps("verify", None, many(len(golden.inputs), "sample"))
+        checks = golden.check(place.engine.run)
+        prepared = place.prepared
+    worst = max(checks, key=lambda c: c.error / c.tolerance if c.tolerance else c.error)
+    passed = all(c.ok for c in checks)
+    lines = [*describe_engines(prepared), f"on {device}: {'passed' if passed else 'FAILED'}, largest difference "
+             f"{worst.error:.3g} of {worst.tolerance:.3g} allowed ({worst.name})"]
+    return {"device": device, "passed": passed, "outputs": [check_row(c) for c in checks],
+            "engines": [engine_facts(p) for p in prepared], "lines": lines}
 
 
 def _insist(facts: dict[str, Any], max_drop: float) -> None:

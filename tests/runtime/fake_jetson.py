@@ -72,7 +72,8 @@ def make_jetson(folder: Path, version: str = "10.3") -> Path:
     (folder / "cuda.c").write_text(_CUDA)
     made = libraries / "libcuda.so.1"
     subprocess.run([sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-none", "-shared", "-nostdlib",
-                    "-fPIC", "-w", "-fno-builtin", "-fno-sanitize=all", str(folder / "cuda.c"), "-o", str(made)], check=True)
+                    "-fPIC", "-w", "-fno-builtin", "-fno-sanitize=all", str(folder / "cuda.c"), "-o", str(made)],
+                   check=True)
     (libraries / "libcudart.so").write_bytes(made.read_bytes())
     (modules / "tensorrt.py").write_text(_TENSORRT.format(root=str(ROOT), version=version))
     environment = f"LD_LIBRARY_PATH={libraries} PYTHONPATH={modules}"
