@@ -1,8 +1,11 @@
-"""The kernels in order of preference, and which one computes a Kernel of the plan."""
+"""The kernels in order of preference, and which one computes a Kernel of the plan: the measured one, else by rules."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict
 from types import ModuleType
+from typing import Any
 
 from edgec.kernels import (
     concat,
@@ -16,21 +19,25 @@ from edgec.kernels import (
     lookup,
     matmul,
     matmul_int8,
+    matmul_weights,
     pointwise,
     pool2d,
+    recurrent,
     relayout,
 )
 from edgec.kernels.epilogue import Lower
 from edgec.kernels.program import TensorProgram
+from edgec.kernels.tables import Choice, Table, signature
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 # Each module has refuse(kernel, target) -> str | None, demand(kernel, target) -> Demand, build(kernel, target, lower).
+# One with a schedule space has choices(kernel, target) -> list of frozen dataclasses; build takes one as `schedule`.
 MODULES: list[ModuleType] = [
     relayout, conv2d_int8_depthwise, conv2d_int8_planar, conv2d_int8, matmul_int8, conv2d_depthwise, conv2d_winograd,
-    conv2d_direct, pool2d, global_pool, matmul, concat, lookup, pointwise,
+    conv2d_direct, pool2d, global_pool, matmul_weights, matmul, concat, lookup, pointwise, recurrent,
 ]
 
 
@@ -39,22 +46,53 @@ def find(kernel: Kernel, target: Target) -> ModuleType | None:
     return next((m for m in MODULES if m.refuse(kernel, target) is None), None)
 
 
-def demand(kernel: Kernel, target: Target) -> Demand:
+def candidates(kernel: Kernel, target: Target) -> Iterator[tuple[ModuleType, Any, Choice]]:
+    """Every module and schedule that can compute a kernel: its schedule space."""
+    for module in MODULES:
+        for schedule in module.choices(kernel, target) if hasattr(module, "choices") else ():
+            yield module, schedule, Choice(_name(module), _plain(asdict(schedule)))
+
+
+def choose(kernel: Kernel, target: Target, table: Table | None = None) -> tuple[ModuleType | None, Any]:
+    """The module and the schedule of the table, if it has one for such a kernel that still exists; else the first
+    module, whose own rules find the schedule (None).
+    """
+    entry = table.entries.get(signature(kernel)) if table is not None else None
+    if entry is not None:
+        for module, schedule, choice in candidates(kernel, target):
+            if choice.key == entry.choice.key:
+                return module, schedule
+    return find(kernel, target), None
+
+
+def demand(kernel: Kernel, target: Target, table: Table | None = None) -> Demand:
     """The layouts in which the kernel can work; all plain if no module takes it."""
-    module = find(kernel, target)
+    module, _ = choose(kernel, target, table)
     return Demand() if module is None else module.demand(kernel, target)
 
 
-def program(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram | None:
+def program(kernel: Kernel, target: Target, lower: Lower, table: Table | None = None) -> TensorProgram | None:
     """The kernel's tensor program in the layouts that it has, None if no module takes it so.
 
     A kernel that works in either layout is left to the generic lowering where the assignment chose plain values.
     """
-    module = find(kernel, target)
+    module, schedule = choose(kernel, target, table)
     if module is None:
         return None
     wish: Demand = module.demand(kernel, target)
     if not kernel.layouts and (wish.shared or wish.either):
         return None
-    built: TensorProgram = module.build(kernel, target, lower)
+    built: TensorProgram = module.build(kernel, target, lower) if schedule is None else \
+        module.build(kernel, target, lower, schedule)
     return built
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON gives it back."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
