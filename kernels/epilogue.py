@@ -302,6 +302,14 @@ class Epilogue:
         return tensor
 
 
+def inlined(op: str, lower: Lower, count: int) -> Callable[[Reader], Reader]:
+    """A pointwise op of one float32 operand, as expressions: gives the reader of its result for that of its operand."""
+    operand, result = (Value(name, TensorType(DType.FLOAT32, (count,))) for name in ("operand", "result"))
+    tensor = te.placeholder((count,), "float32", "x")
+    made = lower(Node(op, [operand], [result]), [tensor])[0]
+    return lambda read: lambda lane: _element(made, [lane], {tensor.op: read})
+
+
 def _reader(buffer: Buffer, base: Expr = 0) -> Reader:
     return lambda lane: load(buffer, base + lane)
 

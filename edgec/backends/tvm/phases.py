@@ -49,7 +49,7 @@ def split(func: Any, shared: bool) -> tuple[tuple[Phase, ...], tuple[Scratch, ..
     statements = _statements(func.body)
     declarations = [s for s in statements if isinstance(s, (tirx.AllocBuffer, tirx.DeclBuffer, tirx.Bind))]
     if not shared or not any(map(_is_parallel, statements)) or any(map(_reads_memory, declarations)):
-        body, pointers, sizes = _off_stack(_serial(func.body))
+        body, pointers, sizes = _off_stack(serial(func.body))
         return (Phase(_function(func, pointers, [body])),), tuple(map(Scratch, sizes))
     parameters: list[Any] = []
     scratch: list[Scratch] = []
@@ -64,7 +64,7 @@ def split(func: Any, shared: bool) -> tuple[tuple[Phase, ...], tuple[Scratch, ..
         if isinstance(statement, (tirx.AllocBuffer, tirx.DeclBuffer, tirx.Bind)):
             continue
         parallel = _is_parallel(statement)
-        body, pointers, sizes = _off_stack(_serial(statement), len(parameters))
+        body, pointers, sizes = _off_stack(serial(statement), len(parameters))
         parameters += pointers
         scratch += [Scratch(size, parallel) for size in sizes]
         if parallel or not groups or groups[-1][0]:
@@ -101,7 +101,7 @@ def _reads_memory(statement: Any) -> bool:
     return isinstance(statement, tirx.Bind) and any(isinstance(e, TensorLoad) for e in walk(statement.value))
 
 
-def _serial(statement: Any) -> Any:
+def serial(statement: Any) -> Any:
     """The statement without parallel loops."""
     def replace(loop: Any) -> Any:
         if int(loop.kind) != tirx.ForKind.PARALLEL:
