@@ -46,7 +46,7 @@ from edgec.kernels.window import PARTS, Part, pick, runs, share
 from edgec.ir.graph import Node, Value
 from edgec.ir.types import DType
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel
+from edgec.plan.plan import Kernel, in_bytes
 from edgec.target import Target
 
 ALGORITHM = "matmul"
@@ -64,8 +64,9 @@ class Product:
     n: int
 
 
-def refuse(kernel: Kernel, target: Target) -> str | None:
-    """Why this kernel does not apply, None if it does."""
+def refuse(kernel: Kernel, target: Target, *, in_bytes_too: bool = False) -> str | None:
+    """Why this kernel does not apply, None if it does. in_bytes_too: what is
+    stored in bytes may take part."""
     node = kernel.anchor
     if machine(target) is None:
         return "the core has no vectors of 4 floats"
@@ -75,14 +76,16 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     for value in (a, b):
         if not value.type.is_static or 0 in value.shape or len(value.shape) < 2 or value.dtype is not DType.FLOAT32:
             return f"{value.name} is not a float32 matrix of known shape"
+        if in_bytes(value.quant) and not in_bytes_too:
+            return f"{value.name} is stored in bytes"
     if node.op == "Gemm":
-        return _refuse_gemm(node) or epilogue.refuse(kernel, -1)
+        return _refuse_gemm(node) or epilogue.refuse(kernel, -1, quantized=in_bytes_too)
     batch = node.outputs[0].shape[:-2]
     for value in (a, b):
         own = (1,) * (len(batch) - len(value.shape) + 2) + value.shape[:-2]
         if own != batch and prod(own) != 1:
             return f"{value.name} is repeated along some of its leading axes"
-    return epilogue.refuse(kernel, -1)
+    return epilogue.refuse(kernel, -1, quantized=in_bytes_too)
 
 
 def _refuse_gemm(node: Node) -> str | None:
