@@ -1,4 +1,4 @@
-"""`edgec run`: one inference of a bundle on this machine."""
+"""`edgec run`: one inference of a bundle, here or on a board."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import typer
 
 from edgec.cli.arguments import AsJson, Cores, RunThreads, describe_threads, parse_threads
-from edgec.cli.console import print_json, print_table
+from edgec.cli.console import Steps, print_json, print_table
+from edgec.cli.devices import LOCAL, OnDevice, open_engine
 from edgec.cli.guard import guarded
 
 NAME = "run"
@@ -30,19 +31,19 @@ def command(
     seed: Annotated[int, typer.Option(help="Where random inputs start.")] = 0,
     threads: RunThreads = None,
     cores: Cores = "",
+    device: OnDevice = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Run a bundle once, natively or under emulation, and show its outputs."""
+    """Run a bundle once, natively, under emulation or on a board, and show its outputs."""
     from edgec.bundle import read_bundle
     from edgec.cli.arrays import read_feeds
     from edgec.interchange.npz import write_npz
-    from edgec.runtime import Engine
 
     bundle = read_bundle(folder)
     feeds = read_feeds(bundle, inputs or [], preprocess=preprocess, seed=seed)
     chosen = parse_threads(threads, cores)
-    with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages, chosen) as engine:
-        results = engine.run(feeds)
+    with Steps(quiet=device == LOCAL) as steps, open_engine(bundle, device, steps, chosen) as place:
+        results = place.engine.run(feeds)
     if output is not None:
         write_npz(output, results)
     rows = [_facts(name, array, top) for name, array in results.items()]

@@ -66,6 +66,14 @@ def test_bench_on_a_board_tells_its_state(edgec, jetson, url):
     assert facts["engines"][0]["p99"] > 0
 
 
+def test_run_on_a_board_shows_its_outputs(edgec, jetson, url):
+    done = edgec("run", jetson, "--device", url, "--json")
+    assert done.code == 0, done.err
+    here = edgec("run", jetson, "--json").json
+    assert [r["shape"] for r in done.json] == [r["shape"] for r in here]
+    assert done.json[0]["mean"] == pytest.approx(here[0]["mean"], rel=1e-3)
+
+
 def test_build_can_go_on_to_the_board(edgec, model, url, tmp_path):
     done = edgec("build", model, "-t", "jetson", "-o", tmp_path / "out", "--device", url)
     assert done.code == 0, done.err
