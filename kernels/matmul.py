@@ -65,8 +65,7 @@ class Product:
 
 
 def refuse(kernel: Kernel, target: Target, *, in_bytes_too: bool = False) -> str | None:
-    """Why this kernel does not apply, None if it does. in_bytes_too: what is
-    stored in bytes may take part."""
+    """Why this kernel does not apply, None if it does. in_bytes_too: values that are stored in bytes may take part."""
     node = kernel.anchor
     if machine(target) is None:
         return "the core has no vectors of 4 floats"
