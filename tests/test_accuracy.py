@@ -14,7 +14,6 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real models in {D
 def test_engine_in_low_precision_keeps_the_accuracy(subject: Subject):
     row = subject.measure(False)
     assert row.ok, table([row])
-    assert row.int8[0] == row.int8[1]
 
 
 def test_table_marks_what_loses_too_much():

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgec.backends import find_backend
+from edgec.backends.base import CompileOptions, Port
 from edgec.compress.quantize.proof import Sensitivity, kernel_errors, sensitivities
+from edgec.ir.graph import Node, Value
 from edgec.ir.grouping import groups
 from edgec.ir.interpret import interpret
+from edgec.plan.placement import place as place_kernels
+from edgec.runtime.engine import Engine
+from edgec.target import load_target
 from tests.compress.quantize.prepared import chain, drawn, prepare
 from tests.models import BLOCKS, Builder
 
@@ -85,3 +91,32 @@ def test_sensitivity_of_a_kernel_is_the_error_of_the_graph_with_it_alone():
               for s in samples)
     power = sum((interpret(prepared.graph, s)[output].astype(np.float64)**2).sum() for s in samples)
     assert third.noise == pytest.approx(gap / power, rel=0.05)  # ONNX Runtime rounds a few numbers the other way
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [chain, *(BLOCKS[n] for n in (
+    "residual_block", "depthwise_separable", "shuffle_block"))], ids=lambda f: f.__name__)
+def test_an_engine_that_hands_out_every_border_fuses_alike_and_has_the_interpreters_bits(block, tmp_path):
+    """What `kernel_errors` takes from the interpreter is what the fused engine computes, kernel by kernel."""
+    pytest.importorskip("tvm")
+    prepared = prepare(block())
+    result = prepared.annotated()
+    tapped = result.copy()
+    borders = [g.output.name for g in groups(tapped) if not tapped.is_output(g.output)]
+    values = {v.name: v for v in tapped.values()}
+    for name in borders:
+        out = Value(f"tap.{name}", values[name].type)
+        tapped.add(Node("Identity", [values[name]], [out], name=out.name))
+        tapped.outputs.append(out)
+    fused = [[n.name for n in g.nodes] for g in groups(tapped) if not g.nodes[0].name.startswith("tap.")]
+    assert fused == [[n.name for n in g.nodes] for g in groups(result)]
+    target = load_target("host")
+    plan, = place_kernels(tapped, target, [find_backend("tvm")])
+    artifact = find_backend("tvm").compile(plan, target, CompileOptions(tmp_path))
+    ports = [tuple(Port(v.name, v.type) for v in vs) for vs in (tapped.inputs, tapped.outputs)]
+    with Engine(target, *ports, [artifact]) as engine:
+        for sample in drawn(prepared.graph, 2, 40):
+            expected = interpret(result, sample, borders)
+            actual = engine.run(sample)
+            for name in borders:
+                np.testing.assert_array_equal(actual[f"tap.{name}"], expected[name], err_msg=name)
