@@ -2,15 +2,16 @@
 
 Computes: `Convolution` with bias, then the kernel's pointwise nodes.
 Layouts:  x [n, C/b, h, w, b], or plain [n, c, h, w] if the layout assignment says so (first layers);
-          weights, packed at build time: for each tile of `blocks` output blocks [C/b, r, s, b, blocks, b]
-          (plain x: [c, r, s, blocks, b]), numbers beyond C and K are 0;
+          weights, packed at build time: for each tile of `blocks` output blocks [C/b/d, r, s, d, b, blocks, b]
+          (plain x: [c, r, s, blocks, b]), then a last block of channels that is not full by itself; numbers beyond C
+          and K are 0;
           bias [K/b, b]; y and full operands of the pointwise nodes [n, K/b, oh, ow, b].
 Applies when: (1) x, weights and bias are float32, weights and bias constant, rank 3 or 4; (2) groups = 1, or c/groups
           and k/groups are multiples of the block; (3) the pointwise nodes fit `epilogue`.
 Padding:  nothing is copied. Rows outside are skipped; tiles that touch a side are written out with the products that
           exist.
           A channel beyond C never enters a sum, so lanes beyond C may hold anything, NaN included.
-Numerics: float32 accumulation in the order channel block, row, column, channel.
+Numerics: float32 accumulation in the order group of d channel blocks, row, column, channel.
 Source:   Georganas et al., Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures, SC 2018.
 """
 
@@ -29,6 +30,7 @@ from edgec.kernels.emit import (
     broadcast,
     lane,
     lanes,
+    least,
     load,
     local,
     loop,
@@ -164,7 +166,8 @@ class _Direct:
         self.k_blocks = -(-conv.k // conv.groups // b)  # of one group
         shape = (conv.n, conv.c, *size) if self.plain else (conv.n, -(-conv.c // b), *size, b)
         self.x = writer.pointer(Input(data), shape)
-        packed = pack_weights(convolution.weights(node), conv.groups, b, tile.blocks, self.plain)
+        self.depth = 1 if self.plain else depth(cpu, conv, tile)
+        packed = pack_weights(convolution.weights(node), conv.groups, b, tile.blocks, self.plain, self.depth)
         self.weights = writer.pointer(Constant(packed), packed.shape)
         reuse = count_areas(self.window, tile)
         self.positions_first = schedule.positions_first
@@ -217,21 +220,42 @@ class _Direct:
         b, channels = self.cpu.lanes, self.conv.c // self.conv.groups
         taps_ = self.window.taps[0] * self.window.taps[1]
         count = channels if self.plain else -(-channels // b)
+        in_vectors = self._reads_vectors(area)
 
-        def slab(c: Expr, depth: int) -> None:
+        def slabs(first: Expr, many: int, width: int) -> None:
             def tap(r: Expr, s: Expr, positions: Block) -> None:
-                start = (block * count + c * blocks) * taps_ + (r * self.window.taps[1] + s) * blocks
-                self._fetch_ahead(start, blocks, count * taps_, area)
-                self._products(accumulators, n, g * count + c, r, s, start, blocks, area, positions, depth)
+                with loop(many) as d:
+                    place = (r * self.window.taps[1] + s) * many + d
+                    start = (block * count + first * blocks) * taps_ + place * blocks
+                    self._fetch_ahead(start, blocks, count * taps_, area)
+                    self._products(accumulators, n, g * count + first + d, r, s, start, blocks, area, positions, width)
 
-            taps(self.window, area, tap)
+            taps(self.window, area, tap, unroll=in_vectors)
 
         whole, rest = (channels, 0) if self.plain else divmod(channels, b)
         if whole:
-            with loop(whole) as c:
-                slab(c, 1 if self.plain else b)
+            with loop(whole // self.depth) as c:
+                slabs(c * self.depth, self.depth, 1 if self.plain else b)
         if rest:
-            slab(whole, rest)
+            slabs(whole, 1, rest)
+
+    def _reads_vectors(self, area: Area) -> bool:
+        """True if numbers of plain x are lanes of vectors of neighbouring columns, which all taps of a row share."""
+        return self.plain and self.cpu.by_element and area.columns_inside and self._reach(area) >= self.cpu.lanes
+
+    def _reach(self, area: Area) -> int:
+        """Columns that the taps of a tile read."""
+        return (area.columns - 1) * self.window.stride[1] + (self.window.taps[1] - 1) * self.window.dilation[1] + 1
+
+    def _number(self, n: Expr, channel: Expr, area: Area, i: Expr, j: Expr, r: Expr, s: Expr) -> Expr:
+        """One number of plain x."""
+        window, b = self.window, self.cpu.lanes
+        row = window.row(area.row + i, r)
+        if not self._reads_vectors(area):
+            return load(self.x, n, channel, row, window.column(area.column + j, s))
+        offset = j * window.stride[1] + s * window.dilation[1]
+        first = least(offset // b * b, self._reach(area) - b)  # the last vector ends with the last column
+        return lane(load(self.x, n, channel, row, lanes(window.column(area.column, 0) + first, b)), offset - first)
 
     def _fetch_ahead(self, start: Expr, blocks: int, steps: int, area: Area) -> None:
         """Ask for this tile of positions' share of the weights that the next tile of output blocks will read here.
@@ -260,7 +284,7 @@ class _Direct:
             with each(positions) as (i, j), unrolled(blocks) as k:
                 source = (n, x_block, window.row(area.row + i, r), window.column(area.column + j, s))
                 if self.plain:
-                    number = load(self.x, *source)
+                    number = self._number(n, x_block, area, i, j, r, s)
                 elif self.cpu.by_element:
                     number = lane(load(self.x, *source, lanes(0, b)), channel)
                 else:
@@ -280,19 +304,38 @@ class _Direct:
                     step(first + t * unroll + u)
 
 
-def pack_weights(array: np.ndarray, groups: int, block: int, tile: int, plain: bool) -> np.ndarray:
+def depth(cpu: Machine, conv: Convolution, tile: Tile) -> int:
+    """Channel blocks that are added up for one tap before the next: a divisor of the number of full blocks.
+
+    By element one block is too short a loop: LLVM writes out the taps around it, keeps what they share in registers,
+    and runs out of them. The inputs of a tile must stay in half of the first cache until the last tap.
+    """
+    window, full = conv.window, conv.c // conv.groups // cpu.lanes
+    if not cpu.by_element:
+        return 1
+    rows, columns = ((n - 1) * s + (t - 1) * d + 1 for n, s, t, d in
+                     zip((tile.rows, tile.columns), window.stride, window.taps, window.dilation, strict=True))
+    most = max(1, cpu.l1_bytes // 2 // (4 * cpu.lanes * rows * columns))
+    return max((d for d in range(1, full + 1) if full % d == 0 and d <= most), default=1)
+
+
+def pack_weights(array: np.ndarray, groups: int, block: int, tile: int, plain: bool, depth: int = 1) -> np.ndarray:
     """[k, c, r, s] -> one flat array, by tiles of output blocks as `split_even` cuts them, see the module's text."""
     k, c, r, s = array.shape
     k_blocks, c_blocks = -(-k // groups // block), -(-c // block)
-    depth = c if plain else c_blocks * block
-    padded = np.zeros((groups, k_blocks * block, depth, r, s), np.float32)
+    channels = c if plain else c_blocks * block
+    padded = np.zeros((groups, k_blocks * block, channels, r, s), np.float32)
     padded[:, : k // groups, :c] = array.reshape(groups, k // groups, c, r, s)
+    full = c // block
     pieces = []
     for group, (first, length) in product(range(groups), split_even(k_blocks, tile)):
         part = padded[group, first * block:(first + length) * block]
         if plain:  # [blocks, b, c, r, s] -> [c, r, s, blocks, b]
-            part = part.reshape(length, block, c, r, s).transpose(2, 3, 4, 0, 1)
-        else:  # [blocks, b, C, c, r, s] -> [C, r, s, c, blocks, b]
-            part = part.reshape(length, block, c_blocks, block, r, s).transpose(2, 4, 5, 3, 0, 1)
-        pieces.append(part.reshape(-1))
-    return np.ascontiguousarray(np.concatenate(pieces))
+            pieces.append(part.reshape(length, block, c, r, s).transpose(2, 3, 4, 0, 1))
+            continue
+        for start, count, inner in ((0, full, depth), (full, c_blocks - full, 1)):
+            if count:  # [blocks, b, C/d, d, c, r, s] -> [C/d, r, s, d, c, blocks, b]
+                some = part[:, start * block:(start + count) * block]
+                pieces.append(some.reshape(length, block, count // inner, inner, block, r, s)
+                              .transpose(2, 5, 6, 3, 4, 0, 1))
+    return np.ascontiguousarray(np.concatenate([p.reshape(-1) for p in pieces]))

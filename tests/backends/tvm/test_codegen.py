@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 from edgec.kernels.program import TensorProgram
-from tvm import te, tirx
+from tvm import s_tir, te, tirx
 
 from edgec.backends.tvm.codegen import emit, lower
 from edgec.backends.tvm.elf import undefined_symbols
@@ -95,3 +95,20 @@ def test_function_with_float16_and_int8_needs_no_runtime():
 def test_plain_loop_is_vectorized_by_llvm():
     words = np.frombuffer(object_of(add(), target=RPI4).data.ljust(1 << 16, b"\0")[:1 << 14], "<u4")
     assert np.any((words & 0xFFE0FC00) == 0x4E20D400)  # FADD Vd.4S, Vn.4S, Vm.4S
+
+
+def test_extremes_of_vectors_are_one_instruction_on_aarch64():
+    """fmax and fmin have fixed bits beside their registers: 0x4e20f400 and 0x4ea0f400; fcmgt has 0x6ea0e400."""
+    def clip(i, j, x):
+        low = tirx.Select(x[i, j] < tirx.const(0, "float32"), tirx.const(0, "float32"), x[i, j])
+        return tirx.Select(low > tirx.const(6, "float32"), tirx.const(6, "float32"), low)
+
+    schedule = s_tir.Schedule(pointwise([(4, 32)], clip, (4, 32)))
+    block = schedule.get_sblock("x_out")
+    _, vector = schedule.split(schedule.fuse(*schedule.get_loops(block)), [None, 4])
+    schedule.vectorize(vector)
+    code = np.frombuffer(object_of(schedule.mod["main"], target=RPI4).data, np.uint8)
+    words = code[: len(code) // 4 * 4].view("<u4") & 0xFFE0FC00
+    assert 0x4E20F400 in words
+    assert 0x4EA0F400 in words
+    assert 0x6EA0E400 not in words
