@@ -6,7 +6,7 @@ build. Samples and float models are given as objects; reading them is the caller
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,3 +99,19 @@ def recover(graph: Graph, samples: Iterable[Any], recipe: Any, *, teacher: Graph
     return Stage(trained.graph, {
         "stage": "recover", "options": asdict(recipe), "samples": store.count, "history": history,
         "macs": [count_macs(graph)] * 2, "weights": [count_weights(trained.graph)] * 2})
+
+
+def sparsify(graph: Graph, samples: Iterable[Any] | None = None, *, permute: bool = True, keep: Sequence[str] = (),
+             progress: Progress = silent) -> Stage:
+    """2:4 zeros along the input channels of every product that sparse tensor cores can take.
+
+    See `sparse.apply.sparsify`. Normalization is folded first: what it scales is the weight that must be sparse.
+    """
+    from edgec.compress.sparse.apply import sparsify as apply
+
+    graph, _ = optimize(graph)
+    feeds = None if samples is None else [sample.feeds for sample in samples]
+    result = apply(graph, feeds, permute=permute, keep=keep, progress=progress)
+    return Stage(result.graph, {
+        "stage": "sparsify", "options": {"n": 2, "m": 4, "permute": permute, "keep": list(keep)},
+        "samples": None if feeds is None else len(feeds), "layers": [asdict(row) for row in result.layers]})

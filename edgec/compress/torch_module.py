@@ -27,19 +27,19 @@ import torch
 from torch import nn
 
 from edgec.compress import torch_ops
+from edgec.compress.sparse.patterns import pattern_mask
 from edgec.compress.torch_ops.quantize import FakeQuant, exact_product
 from edgec.compress.torch_ops.rule import DTYPES, to_array, to_tensor
 from edgec.errors import Refusal, Unsupported, UserError
 from edgec.interchange.batch import batched
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.quantize import quantize_dequantize
-from edgec.ir.types import Sparsity
 from edgec.ops import KernelRole, QuantRole, table
 from edgec.ops.semantics import evaluate
 
 _SAME = 1e-4  # of the largest output: another order of float32 sums, never another sample
 
-__all__ = ["GraphModule", "pattern_mask", "to_torch", "trainable", "write_back"]
+__all__ = ["GraphModule", "to_torch", "trainable", "write_back"]
 
 
 class GraphModule(nn.Module):  # type: ignore[misc]
@@ -289,20 +289,6 @@ def _masks(constants: Mapping[str, Value], names: Iterable[str],
         if not mask.all():
             result[name] = mask
     return result
-
-
-def pattern_mask(array: np.ndarray, pattern: Sparsity) -> np.ndarray:
-    """True at the n largest of every m consecutive elements along the axis; of equal ones the first.
-
-    The last group may be shorter. Shapes: that of `array`.
-    """
-    rows = np.moveaxis(np.abs(array).astype(np.float64), pattern.axis, -1)
-    extent = rows.shape[-1]
-    filled = np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, -extent % pattern.m)], constant_values=-1.0)
-    groups = filled.reshape(*rows.shape[:-1], -1, pattern.m)
-    rank = np.argsort(np.argsort(-groups, axis=-1, kind="stable"), axis=-1, kind="stable")
-    mask = (rank < pattern.n).reshape(filled.shape)[..., :extent]
-    return np.ascontiguousarray(np.moveaxis(mask, -1, pattern.axis))
 
 
 def trainable(graph: Graph) -> tuple[str, ...]:

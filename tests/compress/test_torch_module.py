@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgec.compress.torch_module import pattern_mask, to_torch, trainable, write_back
+from edgec.compress.sparse.patterns import pattern_mask
+from edgec.compress.torch_module import to_torch, trainable, write_back
 from edgec.errors import Unsupported, UserError
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.interpret import interpret

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgec.compress.torch_module import pattern_mask
+from edgec.compress.sparse.patterns import pattern_mask
 from edgec.compress.train.loop import Recipe, rate_factor, train
 from edgec.compress.train.store import collect
 from edgec.errors import UserError
