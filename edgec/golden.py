@@ -139,8 +139,7 @@ def make_golden(graph: Graph, original: bytes, *, given: Path | None = None, sam
     """
     from edgec.interchange.session import open_session, run_session
 
-    feeds = read_inputs(given, graph.inputs) if given is not None else [
-        {v.name: draw(v, seed + index) for v in graph.inputs} for index in range(samples)]
+    feeds = chosen_inputs(graph, given, samples, seed)
     session = open_session(original)
     names = [v.name for v in graph.outputs]
     outputs = []
@@ -156,6 +155,13 @@ def make_golden(graph: Graph, original: bytes, *, given: Path | None = None, sam
     rounding = reference_error(graph, feeds, outputs)
     return Golden(tuple(feeds), tuple(outputs), {
         n: max(_tolerance([o[n] for o in outputs]), _OF_REFERENCE * rounding.get(n, 0.0)) for n in names})
+
+
+def chosen_inputs(graph: Graph, given: Path | None, samples: int, seed: int) -> list[Arrays]:
+    """Inputs from the file `given`, or `samples` drawn ones. Raises UserError if the file does not fit."""
+    if given is not None:
+        return list(read_inputs(given, graph.inputs))
+    return [{v.name: draw(v, seed + index) for v in graph.inputs} for index in range(samples)]
 
 
 def golden_on_grids(graph: Graph, feeds: Sequence[Arrays], *, exact: bool = True) -> Golden:

@@ -222,3 +222,23 @@ def test_manifest_holds_no_path_and_no_time(model, tmp_path):
     for name in ("manifest.json", "report.json", "report.html"):
         assert str(tmp_path) not in (folder / name).read_text()
     assert json.loads((folder / "manifest.json").read_text())["model"]["file"] == "net.onnx"
+
+
+@pytest.mark.parametrize("block", ["mlp", pytest.param("depthwise_separable", marks=pytest.mark.slow),
+                                   pytest.param("attention_block", marks=pytest.mark.slow)])
+def test_build_keeps_the_numbers_of_a_quantized_model_in_a_native_engine(block, tmp_path):
+    from edgec.frontends import load
+    from edgec.ir.interpret import interpret
+    from edgec.passes.pipelines import optimize
+    from tests.grids import on_grids
+
+    graph = BLOCKS[block]()
+    inputs = feeds(graph, seed=9)
+    file = save(on_grids(graph, inputs), tmp_path / "net.onnx")
+    folder = build(file, "host", tmp_path / "out", require="native")
+    expected = interpret(optimize(load(file).graph)[0], inputs)
+    with open_bundle(folder) as engine:
+        results = engine.run(inputs)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(results[name], array)
+    assert "interpreter" in json.loads((folder / "report.json").read_text())["golden"]["reference"]
