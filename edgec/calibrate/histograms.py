@@ -1,18 +1,16 @@
-"""The second pass over calibration data: how often a tensor takes which numbers, in fixed bins."""
+"""How often a tensor takes which numbers, in bins of equal width up to a limit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgec.calibrate.ranges import Range, measure, merge_ranges, single
-from edgec.errors import UserError
 
 BINS = 2048  # per sign; the number of bins in the source of KL calibration (see kl.py)
 _CHUNK = 1 << 16  # numbers at a time: three float64 buffers of 512 KiB stay in the second-level cache
-_REPEAT = "read the same samples anew in each pass, and switch off random augmentation, dropout and noise"
 
 Batch = Mapping[str, np.ndarray]
 
@@ -21,7 +19,7 @@ Batch = Mapping[str, np.ndarray]
 class Histogram:
     """Counts of the numbers of one tensor. 2 x bins x 8 bytes, however many samples were counted.
 
-    limit: the edge of the last bin, max |x| of the first pass; range: of the numbers counted here;
+    limit: the edge of the last bin, not below max |x|; range: of the numbers counted here;
     counts: int64 [2 * bins], read-only. With w = limit / bins, counts[bins + b] holds b*w < x <= (b+1)*w, and
     counts[bins - 1 - b] the same of -x. zeros: numbers that are exactly 0; they lie on every grid, without error.
     """
@@ -73,17 +71,14 @@ def empty(limit: float, bins: int = BINS) -> Histogram:
 
 
 def count(array: np.ndarray, limit: float, *, bins: int = BINS, axis: int | None = 0, name: str = "") -> Histogram:
-    """The Histogram of one batch. limit: max |x| over all batches, from the first pass; axis, name: as `measure`.
+    """The Histogram of one batch in bins up to `limit`, which is known already. axis, name: as `measure`.
 
     Numerics: bin = ceil(|x| * (bins / limit)) - 1, in float64.
-    Raises: UserError for numbers that are not finite, or larger than `limit`.
+    Raises: UserError for numbers that are not finite, ValueError for numbers larger than `limit`.
     """
     seen = measure(array, axis=axis, name=name)
     if seen.limit > limit:
-        raise UserError(
-            f"the second pass over the calibration data met {seen.limit:.6g}, the first nothing above {limit:.6g}",
-            where=name, expected="the same numbers in both passes",
-            hint=_REPEAT)
+        raise ValueError(f"{name or 'the tensor'} has {seen.limit:.6g}, the histogram ends at {limit:.6g}")
     total = np.zeros(2 * bins + 1, np.int64)  # the zeros stand in the middle
     steps = bins / limit if limit else 0.0
     numbers = single(array).reshape(-1)
@@ -105,35 +100,3 @@ def merge(a: Histogram, b: Histogram) -> Histogram:
     if (a.limit, a.bins) != (b.limit, b.bins):
         raise ValueError(f"histograms of {a.bins} bins up to {a.limit} and of {b.bins} up to {b.limit} do not merge")
     return Histogram(a.limit, a.counts + b.counts, a.zeros + b.zeros, merge_ranges(a.range, b.range))
-
-
-def observe(batches: Callable[[], Iterable[Batch]], *, bins: int = BINS, axis: int | None = 0) -> dict[str, Histogram]:
-    """The Histogram of every tensor by name, in two passes over the data.
-
-    batches: called once for each pass; yields tensors by name, the same ones in both passes. At any time one batch and
-    one Histogram per tensor are in memory.
-    Raises: UserError as `count`, and if there is no batch at all.
-    """
-    ranges: dict[str, Range] = {}
-    for batch in batches():
-        for name, array in batch.items():
-            ranges[name] = merge_ranges(ranges.get(name, Range()), measure(array, axis=axis, name=name))
-    if not ranges:
-        raise UserError("there is no calibration data", expected="at least one sample",
-                        hint="give samples like those that the device will see; random numbers would not do")
-    found = {name: empty(seen.limit, bins) for name, seen in ranges.items()}
-    for batch in batches():
-        for name, array in batch.items():
-            if name not in found:
-                raise _differs([name])
-            found[name] = merge(found[name], count(array, found[name].limit, bins=bins, axis=axis, name=name))
-    changed = [name for name, histogram in found.items() if histogram.range != ranges[name]]
-    if changed:
-        raise _differs(changed)
-    return found
-
-
-def _differs(names: list[str]) -> UserError:
-    return UserError(
-        f"the second pass over the calibration data differs from the first in {len(names)} of the tensors",
-        where=", ".join(names[:3]), expected="the same samples and the same numbers in both passes", hint=_REPEAT)

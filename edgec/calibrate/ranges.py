@@ -1,4 +1,4 @@
-"""The first pass over calibration data: the range of a tensor, exact, mergeable in any order."""
+"""The range of a tensor, exact, mergeable in any order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STEP = 149  # every float32 is a whole multiple of 2**-149, its smallest positi
 
 @dataclass(frozen=True)
 class Range:
-    """What is known of a tensor after the first pass. It takes the same memory however many samples were seen.
+    """Smallest and largest numbers of a tensor. It takes the same memory however many samples were seen.
 
     samples: how many; elements: how many numbers; low, high: the smallest and largest of them (inf, -inf if none);
     maxima: sum over the samples of max |x|, in units of 2**-149, a whole number and so exact.

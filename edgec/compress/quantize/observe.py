@@ -1,9 +1,9 @@
-"""Watch the float graph on samples: what numbers each class of values takes. Two passes, bounded by bins, not samples.
+"""Watch the float graph on samples: what numbers each class of values takes. One pass, bounded by bins, not samples.
 
-The first pass finds ranges, the second counts in fixed bins; `edgec.calibrate` has the arithmetic, which is exact, so
-the result depends neither on the order of the samples nor on how many run at once. What was found is kept in a file
-after each pass and every few seconds, with a fingerprint of each sample: an interrupted calibration goes on where it
-stood as long as model, classes and samples are the same.
+`edgec.calibrate.growing` has the arithmetic, which is exact, so the result depends neither on the order of the samples
+nor on how many run at once. What was found is kept in a file every few seconds and at the end, with a fingerprint of
+each sample: an interrupted calibration goes on where it stood, and a finished one need not run again, as long as model,
+watched values and samples are the same.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ import hashlib
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 
-from edgec.calibrate.histograms import BINS, Histogram, count, empty, merge
+from edgec.calibrate.growing import count_growing, join, no_data, settle, widen
+from edgec.calibrate.histograms import Histogram
 from edgec.calibrate.lint import Survey, Surveyor, fingerprint
-from edgec.calibrate.ranges import Range, measure, merge_ranges
+from edgec.calibrate.ranges import Range
 from edgec.compress.quantize.place import Placement
 from edgec.compress.quantize.state import State, load_state, save_state, state_key
 from edgec.compress.quantize.taps import Taps
-from edgec.errors import UserError
 from edgec.ir.graph import Graph
 from edgec.progress import Progress, silent
 
 Feeds = Mapping[str, np.ndarray]
 Samples = Callable[[], Iterable[Feeds]]
-"""Called once for each pass; yields the inputs of one run of the model at a time, the same ones each time."""
+"""Called once; yields the inputs of one run of the model at a time."""
 
 KEPT = 16  # samples that stay in memory, to compare grids by the error after the layer
 _SAVE_EVERY = 10.0  # seconds; a lost calibration loses at most so much
-_PARTS = 5  # the last half of the samples, the quarter before it, and so on: what the convergence curve is made of
+_PARTS = 5  # samples up to 16, 32, 64, 128, all 200: what the convergence curve is made of
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,18 @@ class Observation:
 
 
 def observe(graph: Graph, placement: Placement, samples: Samples, *, work: Path | None = None, batch: int = 8,
-            threads: int = 1, bins: int = BINS, progress: Progress = silent) -> Observation:
+            threads: int = 1, progress: Progress = silent) -> Observation:
     """Histograms of every class of `placement` on `samples`.
 
     work: the folder for what an interrupted run goes on from; None keeps nothing. batch: at most so many samples run at
     once, where the graph allows it.
-    Raises: UserError without samples, for samples that differ between the passes, for numbers that are not finite in
-    any observed value, and as `interchange.session`.
+    Raises: UserError without samples, for numbers that are not finite in any observed value, and as
+    `interchange.session`.
     """
-    key = state_key(graph, placement, bins)
+    key = state_key(graph, placement)
     path = None if work is None else work / f"calibration-{key[:20]}.npz"
     state = load_state(path, key) if path is not None else None
-    watcher = _Watcher(graph, placement, samples, path, key, batch, threads, bins, progress)
+    watcher = _Watcher(graph, placement, samples, path, key, batch, threads, progress)
     if state is not None:
         try:
             return watcher.run(state)
@@ -76,119 +77,90 @@ class _OtherSamplesError(Exception):
 
 class _Watcher:
     def __init__(self, graph: Graph, placement: Placement, samples: Samples, path: Path | None, key: str, batch: int,
-                 threads: int, bins: int, progress: Progress) -> None:
-        self.samples, self.path, self.key, self.bins, self.progress = samples, path, key, bins, progress
-        self.class_of = {v: name for name, values in placement.sources.items() for v in values}
-        self.constants = {v.name: v.const for v in graph.constants() if v.name in self.class_of and v.const is not None}
+                 threads: int, progress: Progress) -> None:
+        self.samples, self.path, self.key, self.progress = samples, path, key, progress
+        self.sources = placement.sources
+        names = [v for values in placement.sources.values() for v in values]
+        self.constants = {v.name: v.const for v in graph.constants() if v.name in set(names) and v.const is not None}
         self.batch = batch
-        self.taps = Taps(graph, [v for v in self.class_of if v not in self.constants], batch, threads)
+        self.taps = Taps(graph, [n for n in names if n not in self.constants], batch, threads)
         self.primary = max(graph.inputs, key=lambda v: (v.dtype.is_float, v.type.size)).name if graph.inputs else ""
 
     def run(self, state: State) -> Observation:
-        """Both passes, from wherever `state` stands."""
-        resumed = bool(state.prints)
-        surveyor, kept = Surveyor(), _Kept(KEPT)
-        if not state.ranged:
-            state = self._pass(state, resumed, surveyor, kept)
-            if not state.prints:
-                raise UserError("there is no calibration data", expected="at least one sample",
-                                hint="give samples like those that the device will see; random numbers would not do")
-            state = replace(state, ranged=True, done=0, parts={n: [] for n in self._limits(state)})
-            self._save(state)
-            surveyor, kept, resumed = Surveyor(), _Kept(KEPT), False
-        state = self._pass(state, resumed, surveyor, kept)
-        self._save(state)
-        return self._observation(state, surveyor, kept)
-
-    def _limits(self, state: State) -> dict[str, float]:
-        limits = dict.fromkeys(self.class_of.values(), 0.0)
-        for name, seen in state.ranges.items():
-            limits[self.class_of[name]] = max(limits[self.class_of[name]], seen.limit)
-        for name, array in self.constants.items():
-            limit = measure(array, axis=None, name=name).limit
-            limits[self.class_of[name]] = max(limits[self.class_of[name]], limit)
-        return limits
-
-    def _pass(self, state: State, resumed: bool, surveyor: Surveyor, kept: _Kept) -> State:
-        """One pass over the samples; those that `state` has are read and compared, and not run again."""
-        second, start, saved = state.ranged, state.done, time.monotonic()
-        limits = self._limits(state) if second else {}
-        total = len(state.prints) if second else 0
-        stage = "calibrate 2/2" if second else "calibrate 1/2"
-        index = 0
-        for index, group in self._read(state, resumed, surveyor, kept):
-            if index <= start or not group:
+        """The pass, from wherever `state` stands; the samples that it has are read and compared, and not run again."""
+        surveyor, kept, saved = Surveyor(), _Kept(KEPT), time.monotonic()
+        start, index = state.done, 0
+        for index, group in self._read(state, surveyor, kept):
+            if not group:
                 continue
             for name, array, size in self.taps.run(group):
-                self._note(state, name, array, 0 if size > 1 else None, limits, index - len(group))
+                self._note(state, name, count_growing(array, axis=0 if size > 1 else None, name=name), index)
             state.done = index
-            self.progress(stage, index / total if total else None, f"{index} samples")
+            self.progress("calibrate", None, f"{index} samples")
             if time.monotonic() - saved > _SAVE_EVERY:
                 self._save(state)
                 saved = time.monotonic()
-        if index != len(state.prints):
-            raise _OtherSamplesError if resumed else _differs()
-        return state
+        if not index:
+            raise no_data()
+        if index < start:
+            raise _OtherSamplesError
+        self._save(state)
+        return self._observation(state, surveyor, kept)
 
-    def _read(self, state: State, resumed: bool, surveyor: Surveyor, kept: _Kept) -> Iterator[tuple[int, list[Feeds]]]:
+    def _read(self, state: State, surveyor: Surveyor, kept: _Kept) -> Iterator[tuple[int, list[Feeds]]]:
         """(number of samples so far, those that have not run yet); runs end where parts end."""
         group: list[Feeds] = []
-        known, ends = len(state.prints), set(_ends(len(state.prints))) if state.ranged else set()
-        index = 0
+        known, index = len(state.prints), 0
         for index, given in enumerate(self.samples(), 1):
             feeds = self.taps.check(given)
             mark = sample_mark(feeds)
-            if index <= known:
-                if state.prints[index - 1] != mark:
-                    raise _OtherSamplesError if resumed else _differs()
-            elif state.ranged:
-                raise _OtherSamplesError if resumed else _differs()
-            else:
+            if index > known:
                 state.prints.append(mark)
+            elif state.prints[index - 1] != mark:
+                raise _OtherSamplesError
             if self.primary:
                 surveyor.add(feeds[self.primary], mark)
             kept.offer(mark, feeds)
             if index > state.done:
                 group.append(feeds)
-            if len(group) == self.batch or index in ends:
+            if len(group) == self.batch or (group and index & (index - 1) == 0):
                 yield index, group
                 group = []
         yield index, group
 
-    def _note(self, state: State, name: str, array: np.ndarray, axis: int | None, limits: Mapping[str, float],
-              start: int) -> None:
-        if not state.ranged:
-            state.ranges[name] = merge_ranges(state.ranges.get(name, Range()), measure(array, axis=axis, name=name))
+    def _note(self, state: State, name: str, seen: Histogram, index: int) -> None:
+        """Add what was seen to the part that ends at the next power of two; of many parts the first become one."""
+        parts = state.parts.setdefault(name, [])
+        ends = state.ends.setdefault(name, [])
+        end = 1 << (index - 1).bit_length()
+        if ends and ends[-1] == end:
+            parts[-1] = join(parts[-1], seen)
             return
-        own = self.class_of[name]
-        parts = state.parts[own]
-        place = sum(start >= end for end in _ends(len(state.prints)))
-        while len(parts) <= place:
-            parts.append(empty(limits[own], self.bins))
-        parts[place] = merge(parts[place], count(array, limits[own], bins=self.bins, axis=axis, name=name))
+        parts.append(seen)
+        ends.append(end)
+        if len(parts) > _PARTS:
+            parts[:2] = [join(parts[0], parts[1])]
+            del ends[0]
 
     def _save(self, state: State) -> None:
         if self.path is not None:
+            del state.prints[state.done:]  # read, but not run
             save_state(self.path, self.key, state)
 
     def _observation(self, state: State, surveyor: Surveyor, kept: _Kept) -> Observation:
         total = len(state.prints)
-        limits = self._limits(state)
-        parts = {name: list(found) for name, found in state.parts.items()}
-        for name, array in self.constants.items():
-            own = self.class_of[name]
-            once = count(array, limits[own], bins=self.bins, axis=None, name=name)
-            if not parts[own]:
-                parts[own] = [empty(limits[own], self.bins)]
-            parts[own][-1] = merge(parts[own][-1], _repeated(once, total))
-        histograms = {}
-        for name, found in parts.items():
-            whole = empty(limits[name], self.bins)
-            for part in found:
-                whole = merge(whole, part)
-            histograms[name] = whole
-        return Observation(histograms, {n: tuple(p) for n, p in parts.items()}, surveyor.survey(), total,
-                           tuple(kept.feeds()))
+        histograms, parts = {}, {}
+        for name, values in self.sources.items():
+            rows = [state.parts[v] for v in values if v in state.parts]
+            runs = [_joined([row[i] for row in rows]) for i in range(len(rows[0]))] if rows else []
+            fixed = [_repeated(count_growing(self.constants[v], axis=None, name=v), total) for v in values
+                     if v in self.constants]
+            if fixed:
+                runs = [*runs[:-1], _joined([*runs[-1:], *fixed])]
+            whole = _joined(runs)
+            histograms[name] = settle(whole)
+            parts[name] = tuple(settle(widen(r, whole.limit), whole.range.limit) for r in runs)
+        return Observation(histograms, parts, surveyor.survey(), total, tuple(kept.feeds()))
 
 
 class _Kept:
@@ -219,9 +191,8 @@ def sample_mark(feeds: Feeds) -> bytes:
     return digest.digest()
 
 
-def _ends(total: int) -> Sequence[int]:
-    """How many samples there are at the end of each part: total / 16, / 8, / 4, / 2, total."""
-    return sorted({max(1, total >> shift) for shift in range(_PARTS)})
+def _joined(histograms: Sequence[Histogram]) -> Histogram:
+    return reduce(join, histograms)
 
 
 def _repeated(histogram: Histogram, times: int) -> Histogram:
@@ -229,9 +200,3 @@ def _repeated(histogram: Histogram, times: int) -> Histogram:
     seen = histogram.range
     many = Range(seen.samples * times, seen.elements * times, seen.low, seen.high, seen.maxima * times)
     return Histogram(histogram.limit, histogram.counts * times, histogram.zeros * times, many)
-
-
-def _differs() -> UserError:
-    return UserError("the second pass over the calibration data gives other samples than the first",
-                     expected="the same samples in both passes",
-                     hint="read the same samples anew in each pass, and switch off random augmentation")

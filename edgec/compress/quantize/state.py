@@ -17,28 +17,27 @@ from edgec.compress.quantize.place import Placement
 from edgec.ir.graph import Graph
 from edgec.ir.text import dump
 
-_FORMAT = 1
+_FORMAT = 2
 _PRINT = 16  # bytes of a fingerprint
 _LIMIT = 1 << 30  # bytes of a file that is read
 
 
 @dataclass
 class State:
-    """prints: fingerprints of the samples; done: how many have run in this pass; ranged: the first pass is over;
-    ranges: by value, of the first pass; parts: by class, of the second.
+    """prints: fingerprints of the samples; done: how many have run; parts: histograms of consecutive runs of samples
+    by value, with the power of two before or at which each ends.
     """
 
     prints: list[bytes] = field(default_factory=list)
     done: int = 0
-    ranged: bool = False
-    ranges: dict[str, Range] = field(default_factory=dict)
     parts: dict[str, list[Histogram]] = field(default_factory=dict)
+    ends: dict[str, list[int]] = field(default_factory=dict)
 
 
-def state_key(graph: Graph, placement: Placement, bins: int) -> str:
-    """A hash of all that statistics depend on beside the samples: the graph with its weights, and the classes."""
+def state_key(graph: Graph, placement: Placement) -> str:
+    """A hash of all that statistics depend on beside the samples: the graph, its weights, and the watched values."""
     text, arrays = dump(graph)
-    digest = hashlib.sha256(f"{_FORMAT} {bins} {sorted(placement.sources.items())}".encode())
+    digest = hashlib.sha256(f"{_FORMAT} {sorted(placement.sources.items())}".encode())
     digest.update(text.encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -49,8 +48,7 @@ def state_key(graph: Graph, placement: Placement, bins: int) -> str:
 
 def save_state(path: Path, key: str, state: State) -> None:
     """Write `state`; a reader finds the old file or the new one, never a part. Raises OSError if it cannot."""
-    facts = {"key": key, "done": state.done, "ranged": state.ranged,
-             "ranges": {n: _range_facts(r) for n, r in state.ranges.items()},
+    facts = {"key": key, "done": state.done, "ends": state.ends,
              "parts": {n: [[h.limit, h.zeros, _range_facts(h.range)] for h in p] for n, p in state.parts.items()}}
     counts = [h.counts for parts in state.parts.values() for h in parts]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,8 +73,8 @@ def load_state(path: Path, key: str) -> State | None:
         rows = iter(counts)
         parts = {name: [Histogram(limit, next(rows).copy(), zeros, _range(seen)) for limit, zeros, seen in found]
                  for name, found in facts["parts"].items()}
-        return State([prints[i:i + _PRINT] for i in range(0, len(prints), _PRINT)], facts["done"], facts["ranged"],
-                     {name: _range(seen) for name, seen in facts["ranges"].items()}, parts)
+        return State([prints[i:i + _PRINT] for i in range(0, len(prints), _PRINT)], facts["done"], parts,
+                     facts["ends"])
     except (OSError, ValueError, KeyError, TypeError, StopIteration, EOFError, zipfile.BadZipFile):
         return None
 

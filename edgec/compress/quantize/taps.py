@@ -14,7 +14,7 @@ from edgec.interchange.session import open_session, run_session
 from edgec.ir.graph import Graph
 from edgec.ir.rewrite import remove_unused
 
-_LARGEST = 64 << 20  # bytes of all watched values in one run; beyond it, samples run one by one
+_LARGEST = 8 << 20  # bytes of all watched values in one run; larger ones leave the caches, and one by one is faster
 
 
 class Taps:

@@ -1,6 +1,7 @@
 """What calibration sees does not depend on batch, order or interruption; what cannot be right is an error."""
 
 import sys
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -28,13 +29,12 @@ def test_observe_counts_what_the_interpreter_computes():
     for name, sources in placement.sources.items():
         numbers = [interpret(graph, s, sources)[v] for s in samples for v in sources]
         limit = max(float(np.abs(a).max()) for a in numbers)
-        assert found.histograms[name].limit == pytest.approx(limit, rel=1e-5)
-        assert found.histograms[name].range.elements == sum(a.size for a in numbers)
-        expected = [count(a, max(limit, found.histograms[name].limit), axis=None) for a in numbers]
-        whole = expected[0]
-        for one in expected[1:]:
-            whole = merge(whole, one)
-        moved = np.abs(np.cumsum(whole.counts - found.histograms[name].counts)).max()
+        histogram = found.histograms[name]
+        assert histogram.range.limit == pytest.approx(limit, rel=1e-5)
+        assert histogram.range.elements == sum(a.size for a in numbers)
+        limit = max(limit, histogram.limit)
+        whole = reduce(merge, [count(a, limit, bins=histogram.bins, axis=None) for a in numbers])
+        moved = np.abs(np.cumsum(whole.counts - histogram.counts)).max()
         assert moved <= 0.01 * whole.range.elements  # the last bits of float sums may cross the edge of a bin
 
 
@@ -49,14 +49,14 @@ def test_observe_is_the_same_for_any_batch_and_order(name):
         assert [set(map(bytes, f.values())) for f in other.kept] == [set(map(bytes, f.values())) for f in one.kept]
 
 
-def test_observe_keeps_few_samples_and_parts_that_double():
+def test_observe_keeps_few_samples_and_parts_that_end_at_powers_of_two():
     graph = chain()
     samples = drawn(graph, 33)
     found = seen(graph, samples)
     assert len(found.kept) == KEPT
     assert found.samples == 33
     for name, parts in found.parts.items():
-        assert [p.range.samples for p in parts] == [2, 2, 4, 8, 17]
+        assert [p.range.samples for p in parts] == [4, 4, 8, 16, 1]
         whole = parts[0]
         for part in parts[1:]:
             whole = merge(whole, part)
@@ -76,7 +76,7 @@ def counted(samples, stop):
         yield sample
 
 
-@pytest.mark.parametrize("after", [1, 7, 14, 20])
+@pytest.mark.parametrize("after", [1, 7, 8, 11])
 def test_observe_goes_on_after_an_interruption_and_runs_nothing_twice(after, tmp_path, monkeypatch):
     from edgec.compress.quantize import taps
 
@@ -93,7 +93,7 @@ def test_observe_goes_on_after_an_interruption_and_runs_nothing_twice(after, tmp
     monkeypatch.setattr(taps.Taps, "run", lambda self, group: (ran.append(len(group)), original(self, group))[1])
     found = observe(graph, place(graph, CPU), lambda: samples, work=tmp_path, batch=1)
     assert found.histograms == expected.histograms
-    assert sum(ran) == 24 - after
+    assert sum(ran) == 12 - after
     ran.clear()
     assert observe(graph, place(graph, CPU), lambda: samples, work=tmp_path).histograms == expected.histograms
     assert ran == []
@@ -107,7 +107,7 @@ def test_observe_starts_anew_for_other_samples_and_another_model(tmp_path):
         found = observe(graph, place(graph, CPU), lambda samples=samples: samples, work=tmp_path)
         assert found.histograms == seen(graph, samples).histograms
     other = chain(seed=1)
-    assert state_key(other, place(other, CPU), 2048) != state_key(graph, place(graph, CPU), 2048)
+    assert state_key(other, place(other, CPU)) != state_key(graph, place(graph, CPU))
     assert observe(other, place(other, CPU), lambda: first, work=tmp_path).histograms == seen(other, first).histograms
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
@@ -118,7 +118,7 @@ def test_state_is_nothing_when_its_file_is_damaged(tmp_path):
     graph = chain()
     observe(graph, place(graph, CPU), lambda: drawn(graph, 2), work=tmp_path)
     written = next(tmp_path.glob("calibration-*.npz"))
-    key = state_key(graph, place(graph, CPU), 2048)
+    key = state_key(graph, place(graph, CPU))
     assert load_state(written, key) is not None
     assert load_state(written, "other") is None
     content = written.read_bytes()
@@ -133,18 +133,6 @@ def test_observe_refuses_no_samples():
     with pytest.raises(UserError, match="no calibration data") as caught:
         seen(graph, [])
     assert "random numbers would not do" in caught.value.hint
-
-
-def test_observe_refuses_samples_that_change_between_the_passes():
-    graph = chain()
-    state = {"seed": 0}
-
-    def fresh():
-        state["seed"] += 10
-        return drawn(graph, 3, state["seed"])
-
-    with pytest.raises(UserError, match="other samples than the first"):
-        observe(graph, place(graph, CPU), fresh)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
@@ -185,9 +173,8 @@ def test_observe_counts_constants_that_share_a_class_as_often_as_there_are_sampl
     assert found.range.elements == 6 * (100 + 25)
 
 
-def test_observe_reports_progress_of_both_passes():
+def test_observe_reports_progress():
     said = []
     graph = chain()
     seen(graph, drawn(graph, 4), progress=lambda stage, share=None, detail="": said.append((stage, share, detail)))
-    assert next(s for s, _, _ in said if s.startswith("calibrate")) == "calibrate 1/2"
-    assert said[-1][:2] == ("calibrate 2/2", 1.0)
+    assert said[-1] == ("calibrate", None, "4 samples")
