@@ -2,14 +2,17 @@
 
 Computes: y[n, c, i, j] = bias[c] + sum over r, s of w[c, 0, r, s] * (x[n, c, row(i, r), column(j, s)] - zero) in exact
           integers, then the kernel's pointwise nodes, or its own requantization.
-Layouts:  x [n, C/16, h, w, 16] uint8 on x86, int8 on Arm; weights [C/16, R, S, 16] int8 and start values [C] int32,
-          packed at build time, numbers beyond C are 0; y and full operands of the pointwise nodes
-          [n, C/16, oh, ow, 16], in bytes or float32.
+Layouts:  x [n, C/16, h, w, 16] uint8 on x86, int8 on Arm; y and full operands of the pointwise nodes
+          [n, C/16, oh, ow, 16], in bytes or float32; packed at build time, numbers beyond C are 0: start values [C]
+          int32, and weights int8, (1) where a step sums 4 products [C/16, R/4, S, 16, 4], rows beyond R are 0,
+          (2) elsewhere [C/16, R, S, 16].
 Applies when: groups = c = k > 1; `convolution_int8.refuse` has nothing to say; the core has instructions of `dot`.
-Padding:  as in conv2d_int8: nothing is copied, what left out taps would have added is computed from their weights.
+Padding:  nothing is copied. (1) A column outside counts as one of zero points; weights of a row outside are cleared,
+          and what they would have added is added before. (2) As in conv2d_int8, from the weights themselves.
 Numerics: exact; then as `epilogue`.
-Source:   conv2d_depthwise; products in pairs as in `dot`: on Arm two taps by smull and smlal fit int16, and saddw adds
-          them to int32; on x86 one tap by vpmaddwd or vpdpbusd, whose other factors are zero.
+Source:   conv2d_depthwise. (1) The rows of a column are interleaved, so that the 4 products of a sum are 4 rows of one
+          channel; a column is made once for all outputs that read it. (2) On Arm two taps by smull and smlal fit int16
+          and saddw adds them to int32; on x86 vpmaddwd takes one tap, its other factors are zero.
 """
 
 from __future__ import annotations
@@ -19,14 +22,16 @@ from collections.abc import Sequence
 import numpy as np
 from edgec.kernels import convolution, convolution_int8, epilogue, quantized
 from edgec.kernels.convolution import Convolution
-from edgec.kernels.convolution_int8 import Starts, padded_groups
-from edgec.kernels.dot import Dot, flat, known_dot, of_target, plus
+from edgec.kernels.convolution_int8 import Starts, padded_groups, start_values
+from edgec.kernels.dot import Dot, flat, known_dot, of_target, plus, view
 from edgec.kernels.emit import (
     Buffer,
     Expr,
     Writer,
+    broadcast,
     inside,
     lanes,
+    least,
     load,
     local,
     loop,
@@ -40,7 +45,7 @@ from edgec.kernels.emit import (
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Tile
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
-from edgec.kernels.quantized import BYTE_BLOCK
+from edgec.kernels.quantized import BYTE_BLOCK, Product
 from edgec.kernels.window import PARTS, Area, Window, areas, count_parts, too_many_sides
 from tvm import tirx
 
@@ -49,6 +54,8 @@ from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 ALGORITHM = "int8_depthwise"
+_ROWS = 4  # that are interleaved
+_COLUMNS = 14  # of a tile whose columns are made one after the other; more would only be more code
 
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
@@ -71,71 +78,208 @@ def demand(kernel: Kernel, target: Target) -> Demand:
 
 
 def choose(dot: Dot, conv: Convolution) -> Tile:
-    """One row of as many columns as leave half of the registers to data and weights."""
-    return Tile(1, min(conv.window.ow, max(1, dot.registers // 2 // dot.vectors)), 1, 1)
+    """One row of `_COLUMNS`, or of as many columns as leave half of the registers to data and weights."""
+    most = _COLUMNS if dot.interleaves else max(1, dot.registers // 2 // dot.vectors)
+    return Tile(1, min(conv.window.ow, most), 1, 1)
 
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass."""
-    dot, conv, node = known_dot(target), convolution.describe(kernel.anchor), kernel.anchor
+    dot, conv = known_dot(target), convolution.describe(kernel.anchor)
     exact = quantized.product(kernel)
     assert exact is not None  # `refuse` has checked
-    window, blocks = conv.window, -(-conv.c // BYTE_BLOCK)
-
-    def body(writer: Writer) -> None:
-        shape = (conv.n, blocks, window.h, window.w, BYTE_BLOCK)
-        x = writer.pointer(Input(node.operand(0)), shape, quantized.dtype(node.operand(0)))
-        packed = pack_weights(convolution_int8.weights(exact))
-        weights = writer.pointer(Constant(packed), packed.shape, "int8")
-        starts = Starts(exact, window, 1, dot.lanes, writer)
-        starts.tap_sums = weights
-        after = Epilogue(kernel, BYTE_BLOCK, lower, writer)
-        result = Output(kernel.outputs[0], epilogue.replaceable(kernel))
-        out = (conv.n, blocks, window.oh, window.ow, BYTE_BLOCK)
-        y = writer.pointer(result, out, quantized.dtype(kernel.outputs[0]))
-        after.prologue()
-
-        add, sharing = (add_pairs, 2) if dot.data == "int8" else (add_one, 1)
-
-        def tile(n: Expr, c: Expr, area: Area) -> None:
-            sums = local(area.columns * BYTE_BLOCK, "int32")
-
-            def place(_i: Expr, j: Expr, v: Expr) -> Expr:
-                return j * BYTE_BLOCK + v * dot.lanes
-
-            starts.write(sums, place, area, c, dot.vectors)
-            with loop(window.taps[0]) as r:
-                source = window.row(area.row, r)
-                with when(None if area.rows_inside else inside(source >= 0, source < window.h)):
-                    for j in range(area.columns):
-                        for group in groups(window, area, j, sharing):
-                            data = [x.flat((n, c, source, window.column(area.column + j, s), 0)) for s in group]
-                            filters = [weights.flat((c, r, s, 0)) for s in group]
-                            add(dot, sums, j * BYTE_BLOCK, flat(x), data, flat(weights), filters)
-            with unrolled(area.columns) as j:
-                position = (n, c, area.row, area.column + j)
-                value = after.finish(position, sums, j * BYTE_BLOCK)
-                with vectorized(BYTE_BLOCK) as e:
-                    store(y, value(e), *position, e)
-
-        chosen = choose(dot, conv)
-        parts = count_parts(window, chosen, -(-PARTS // (conv.n * blocks)))
-        with parallel(conv.n, blocks, parts) as (n, c, part):
-            for area in areas(window, chosen, (part, parts)):
-                tile(n, c, area)
-
-    return write(kernel.name, body, ALGORITHM)
+    form = _Columns if dot.interleaves else _Taps
+    return write(kernel.name, lambda writer: form(kernel, dot, conv, exact, lower, writer).body(), ALGORITHM)
 
 
-def groups(window: Window, area: Area, j: int, size: int) -> list[list[int]]:
+class _Depthwise:
+    """What both forms share: the parameters, and the loops around a tile."""
+
+    def __init__(self, kernel: Kernel, dot: Dot, conv: Convolution, exact: Product, lower: Lower,
+                 writer: Writer) -> None:
+        self.dot, self.conv, self.window, self.zero = dot, conv, conv.window, exact.x_zero
+        self.blocks = -(-conv.c // BYTE_BLOCK)
+        data, result = kernel.anchor.operand(0), kernel.outputs[0]
+        shape = (conv.n, self.blocks, conv.window.h, conv.window.w, BYTE_BLOCK)
+        self.x = writer.pointer(Input(data), shape, quantized.dtype(data))
+        packed = self.pack(convolution_int8.weights(exact))
+        self.weights = writer.pointer(Constant(packed), packed.shape, "int8")
+        self.declare(exact, writer)
+        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer)
+        out = (conv.n, self.blocks, conv.window.oh, conv.window.ow, BYTE_BLOCK)
+        self.y = writer.pointer(Output(result, epilogue.replaceable(kernel)), out, quantized.dtype(result))
+
+    def pack(self, array: np.ndarray) -> np.ndarray:
+        """The weights [c, 1, R, S] as the form reads them."""
+        raise NotImplementedError
+
+    def declare(self, exact: Product, writer: Writer) -> None:
+        """Further constants."""
+        raise NotImplementedError
+
+    def tile(self, n: Expr, c: Expr, area: Area) -> None:
+        """Write one tile of outputs of block c."""
+        raise NotImplementedError
+
+    def body(self) -> None:
+        """Loops over samples, blocks of channels, tiles."""
+        self.after.prologue()
+        chosen = choose(self.dot, self.conv)
+        parts = count_parts(self.window, chosen, -(-PARTS // (self.conv.n * self.blocks)))
+        with parallel(self.conv.n, self.blocks, parts) as (n, c, part):
+            for area in areas(self.window, chosen, (part, parts)):
+                self.tile(n, c, area)
+
+    def finish(self, n: Expr, c: Expr, area: Area, j: Expr, sums: Buffer) -> None:
+        """Store column j of the tile, whose sums are complete."""
+        position = (n, c, area.row, area.column + j)
+        value = self.after.finish(position, sums, j * BYTE_BLOCK)
+        with vectorized(BYTE_BLOCK) as e:
+            store(self.y, value(e), *position, e)
+
+
+class _Columns(_Depthwise):
+    """Form (1)."""
+
+    def pack(self, array: np.ndarray) -> np.ndarray:
+        """[c, 1, R, S] -> [C/16, R/4, S, 16, 4]."""
+        c, _, r, s = array.shape
+        self.groups = -(-r // _ROWS)
+        padded = np.zeros((self.blocks * BYTE_BLOCK, self.groups * _ROWS, s), np.int8)
+        padded[:c, :r] = array[:, 0]
+        split = padded.reshape(self.blocks, BYTE_BLOCK, self.groups, _ROWS, s)
+        return np.ascontiguousarray(split.transpose(0, 2, 4, 1, 3))
+
+    def declare(self, exact: Product, writer: Writer) -> None:
+        """Start values."""
+        array = start_values(exact, 1)
+        self.start = writer.pointer(Constant(array), array.shape, "int32")
+
+    def tile(self, n: Expr, c: Expr, area: Area) -> None:
+        """Columns of the input from left to right; an output is finished as soon as it has met all that it reads."""
+        dot, window, size = self.dot, self.window, _ROWS * BYTE_BLOCK
+        taps = self.groups * window.taps[1]
+        sums, start = local(area.columns * BYTE_BLOCK, "int32"), local(BYTE_BLOCK, "int32")
+        filters = local(taps * size, "int8")
+        store(start, load(self.start, lanes(c * BYTE_BLOCK, BYTE_BLOCK)), lanes(0, BYTE_BLOCK))
+        for t in range(taps):
+            store(filters, load(flat(self.weights), lanes((c * taps + t) * size, size)), lanes(t * size, size))
+        if not area.rows_inside:
+            self._without_rows(area, filters, start)
+        begun: set[int] = set()
+        readers = columns_read(window, area.columns)
+        for column, uses in readers:
+            exists = area.columns_inside or 0 <= window.column(int(area.column), 0) + column < window.w
+            if not exists and not self.zero and begun.issuperset(j for j, _ in uses):
+                factors: list[list[Expr]] | None = None
+            else:
+                factors = [self._factors(n, c, area, column if exists else None, g) for g in range(self.groups)]
+            for j, s in uses:
+                for v in range(dot.vectors):
+                    place = lanes(j * BYTE_BLOCK + v * dot.lanes, dot.lanes)
+                    value = load(sums, place) if j in begun else load(start, lanes(v * dot.lanes, dot.lanes))
+                    for g in range(self.groups if factors else 0):
+                        weight = dot.weights(filters, (g * window.taps[1] + s) * dot.vectors + v)
+                        value = dot.add(value, factors[g][v], weight)  # type: ignore[index]
+                    store(sums, value, place)
+                begun.add(j)
+            for j in [j for j, s in uses if s == window.taps[1] - 1]:
+                self.finish(n, c, area, j, sums)
+
+    def _without_rows(self, area: Area, filters: Buffer, start: Buffer) -> None:
+        """Where rows lie outside: let the start values have what their zero points add, and clear their weights."""
+        dot, window = self.dot, self.window
+        rows = [window.row(area.row, r) for r in range(window.taps[0])]
+        with when(tirx.any(rows[0] < 0, rows[-1] >= window.h)):
+            for g in range(self.groups):
+                gone: Expr = tirx.const(0, "int32")
+                for r, row in enumerate(rows[g * _ROWS:(g + 1) * _ROWS]):
+                    byte = np.uint32(255 << 8 * r).astype(np.int32)
+                    outside = tirx.any(row < 0, row >= window.h)
+                    gone = gone | tirx.Select(outside, tirx.const(int(byte), "int32"), tirx.const(0, "int32"))
+                for s, v in np.ndindex(window.taps[1], dot.vectors):
+                    place = lanes(v * dot.lanes, dot.lanes)
+                    at = lanes(((g * window.taps[1] + s) * dot.vectors + v) * 4 * dot.lanes, 4 * dot.lanes)
+                    weight = load(filters, at)
+                    if self.zero:
+                        added = view(broadcast(gone & _splat(self.zero), dot.lanes), f"{dot.data}x{4 * dot.lanes}")
+                        store(start, dot.add(load(start, place), added, weight), place)
+                    kept = view(weight, f"int32x{dot.lanes}") & broadcast(~gone, dot.lanes)
+                    store(filters, view(kept, f"int8x{4 * dot.lanes}"), at)
+
+    def _factors(self, n: Expr, c: Expr, area: Area, column: int | None, g: int) -> list[Expr]:
+        """4 rows of a column of the input, interleaved; None: a column of zero points."""
+        dot, window = self.dot, self.window
+        if column is None:
+            factor = view(broadcast(_splat(self.zero), dot.lanes), f"{dot.data}x{4 * dot.lanes}")
+            return [factor] * dot.vectors
+        rows = []
+        for r in range(g * _ROWS, min((g + 1) * _ROWS, window.taps[0])):
+            row = window.row(area.row, r)
+            if not area.rows_inside:  # any row that exists: the weights are 0
+                row = least(tirx.max(row, 0), window.h - 1)
+            rows.append(load(self.x, n, c, row, window.column(area.column, 0) + column, lanes(0, BYTE_BLOCK)))
+        made = local(_ROWS * BYTE_BLOCK, dot.data)
+        for v, vector in enumerate(dot.interleave([*rows, *rows[:1] * (_ROWS - len(rows))])):
+            store(made, vector, lanes(v * 4 * dot.lanes, 4 * dot.lanes))
+        return [load(made, lanes(v * 4 * dot.lanes, 4 * dot.lanes)) for v in range(dot.vectors)]
+
+
+class _Taps(_Depthwise):
+    """Form (2)."""
+
+    def pack(self, array: np.ndarray) -> np.ndarray:
+        """[c, 1, R, S] -> [C/16, R, S, 16]."""
+        padded = padded_groups(array[:, 0], 1)
+        blocks = padded.reshape(-1, BYTE_BLOCK, *padded.shape[1:]).transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(blocks)
+
+    def declare(self, exact: Product, writer: Writer) -> None:
+        """Start values; the weights of a channel are their own sums over channels."""
+        self.starts = Starts(exact, self.window, 1, self.dot.lanes, writer)
+        self.starts.tap_sums = self.weights
+
+    def tile(self, n: Expr, c: Expr, area: Area) -> None:
+        """Rows of the window one after the other, columns of the tile written out."""
+        sums = local(area.columns * BYTE_BLOCK, "int32")
+        self.starts.write(sums, lambda _i, j, v: j * BYTE_BLOCK + v * self.dot.lanes, area, c, self.dot.vectors)
+        add, sharing = (_add_pairs, 2) if self.dot.data == "int8" else (_add_one, 1)
+        window = self.window
+        with loop(window.taps[0]) as r:
+            source = window.row(area.row, r)
+            with when(None if area.rows_inside else inside(source >= 0, source < window.h)):
+                for j in range(area.columns):
+                    for group in _groups(window, area, j, sharing):
+                        data = [self.x.flat((n, c, source, window.column(area.column + j, s), 0)) for s in group]
+                        filters = [self.weights.flat((c, r, s, 0)) for s in group]
+                        add(self.dot, sums, j * BYTE_BLOCK, flat(self.x), data, flat(self.weights), filters)
+        with unrolled(area.columns) as j:
+            self.finish(n, c, area, j, sums)
+
+
+def columns_read(window: Window, count: int) -> list[tuple[int, list[tuple[int, int]]]]:
+    """The columns of the input, counted from the first, that `count` outputs read: which outputs, and by which tap."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for j in range(count):
+        for s in range(window.taps[1]):
+            found.setdefault(j * window.stride[1] + s * window.dilation[1], []).append((j, s))
+    return sorted(found.items())
+
+
+def _splat(byte: int) -> Expr:
+    """An int32 number of 4 equal bytes."""
+    return tirx.const(int(np.uint32((byte & 255) * 0x01010101).astype(np.int32)), "int32")
+
+
+def _groups(window: Window, area: Area, j: int, size: int) -> list[list[int]]:
     """The columns of the window that column j of a tile reads, in groups of at most `size`."""
     columns = range(window.taps[1])
     found = [s for s in columns if area.columns_inside or window.column_exists(int(area.column) + j, s)]
     return [found[first:first + size] for first in range(0, len(found), size)]
 
 
-def add_pairs(dot: Dot, sums: Buffer, base: Expr, x: Buffer, data: Sequence[Expr], weights: Buffer,
-              filters: Sequence[Expr]) -> None:
+def _add_pairs(dot: Dot, sums: Buffer, base: Expr, x: Buffer, data: Sequence[Expr], weights: Buffer,
+               filters: Sequence[Expr]) -> None:
     """Sums from `base` += the products of one tap or two; data, filters: where their 16 channels begin. On Arm."""
     for half in range(2):
         product: Expr = 0
@@ -148,8 +292,8 @@ def add_pairs(dot: Dot, sums: Buffer, base: Expr, x: Buffer, data: Sequence[Expr
             store(sums, plus(load(sums, place), four, 4), place)
 
 
-def add_one(dot: Dot, sums: Buffer, base: Expr, x: Buffer, data: Sequence[Expr], weights: Buffer,
-            filters: Sequence[Expr]) -> None:
+def _add_one(dot: Dot, sums: Buffer, base: Expr, x: Buffer, data: Sequence[Expr], weights: Buffer,
+             filters: Sequence[Expr]) -> None:
     """Sums from `base` += the products of one tap, widened to int32: the other products of a sum are 0. On x86."""
     (first,), (second,) = data, filters
     for v in range(dot.vectors):
@@ -157,10 +301,3 @@ def add_one(dot: Dot, sums: Buffer, base: Expr, x: Buffer, data: Sequence[Expr],
         factor = load(x, lanes(first + v * dot.lanes, dot.lanes)).astype(f"int32x{dot.lanes}")
         weight = load(weights, lanes(second + v * dot.lanes, dot.lanes))
         store(sums, dot.add(load(sums, place), *dot.alone(factor, weight)), place)
-
-
-def pack_weights(array: np.ndarray) -> np.ndarray:
-    """[c, 1, r, s] int8 -> [C/16, r, s, 16]."""
-    padded = padded_groups(array[:, 0], 1)
-    blocks = padded.reshape(-1, BYTE_BLOCK, *padded.shape[1:]).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(blocks)

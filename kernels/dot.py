@@ -93,8 +93,17 @@ class Dot(ABC):
     def add(self, sums: Expr, factor: Any, weights: Any) -> Expr:
         """sums[l] + sum over d of factor[d] * weights[l, d]."""
 
+    @property
+    def interleaves(self) -> bool:
+        """True if `interleave` is better than `alone` for filters of one channel."""
+        return False
+
     def alone(self, factor: Expr, weight: Expr) -> tuple[Any, Any]:
         """Operands of `add` with one product per sum: factor int32 in 0 .. 255, weight int8, `lanes` of each."""
+        raise NotImplementedError
+
+    def interleave(self, rows: Sequence[Expr]) -> list[Expr]:
+        """4 blocks of 16 channels as [16, 4], one vector for each vector of sums."""
         raise NotImplementedError
 
     def pack(self, array: np.ndarray) -> np.ndarray:
@@ -135,10 +144,15 @@ class Vpdpbusd(Dot):
         name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
         return tirx.call_llvm_intrin(f"int32x{self.lanes}", name, sums, factor, weights)
 
-    def alone(self, factor: Expr, weight: Expr) -> tuple[Any, Any]:
-        """The upper bytes of both are zero."""
-        bytes_ = view(weight, f"uint8x{self.lanes}").astype(f"int32x{self.lanes}")
-        return view(factor, f"uint8x{4 * self.lanes}"), view(bytes_, f"int8x{4 * self.lanes}")
+    @property
+    def interleaves(self) -> bool:
+        """3 rows by 6 instructions and one product in place of 3."""
+        return True
+
+    def interleave(self, rows: Sequence[Expr]) -> list[Expr]:
+        """Byte by byte, which LLVM makes of permutations within lanes and of their doublewords."""
+        return [tirx.Shuffle(list(rows), [16 * r + v * self.lanes + c for c in range(self.lanes) for r in range(4)])
+                for v in range(self.vectors)]
 
 
 @dataclass(frozen=True)
@@ -234,6 +248,22 @@ class Sdot(Dot):
     def weights(self, packed: Buffer, position: Expr) -> Any:
         """One vector."""
         return load(packed, lanes(position * 16, 16))
+
+    @property
+    def interleaves(self) -> bool:
+        """4 rows by 8 instructions, for all columns of the window that read them."""
+        return True
+
+    def interleave(self, rows: Sequence[Expr]) -> list[Expr]:
+        """By zip of bytes, then of pairs."""
+        def zipped(a: Expr, b: Expr, half: int, size: int) -> Expr:
+            order = [8 * half + i for i in range(8)]
+            if size == 1:
+                return tirx.Shuffle([a, b], [x for i in order for x in (i, 16 + i)])
+            return tirx.Shuffle([a, b], [x for i in order[::2] for x in (i, i + 1, 16 + i, 16 + i + 1)])
+
+        first, second = ([zipped(a, b, half, 1) for half in (0, 1)] for a, b in (rows[:2], rows[2:]))
+        return [zipped(first[v // 2], second[v // 2], v % 2, 2) for v in range(4)]
 
     def add(self, sums: Expr, factor: Any, weights: Any) -> Expr:
         """One instruction."""
