@@ -131,7 +131,8 @@ def test_build_fills_a_folder_when_it_is_empty(model, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "error", "message"), [
-    ({"precision": "int3"}, Unsupported, "int3"), ({"precision": "int8"}, UserError, "needs calibration"), ({"require": "fast"}, UserError, "require"),
+    ({"precision": "int3"}, Unsupported, "int3"), ({"precision": "int8"}, UserError, "needs calibration"),
+    ({"require": "fast"}, UserError, "require"),
     ({"threads": -1}, UserError, "threads"), ({"samples": 0}, UserError, "samples"),
     ({"golden": "nowhere.npz"}, UserError, "no such file"), ({"target": "rpi44"}, UserError, "rpi4"),
 ], ids=["precision", "calibration", "require", "threads", "samples", "golden", "target"])
@@ -224,8 +225,8 @@ def test_manifest_holds_no_path_and_no_time(model, tmp_path):
     assert json.loads((folder / "manifest.json").read_text())["model"]["file"] == "net.onnx"
 
 
-@pytest.mark.parametrize("block", ["mlp", pytest.param("depthwise_separable", marks=pytest.mark.slow),
-                                   pytest.param("attention_block", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("block", ["conv_bn_relu", "depthwise_separable", "attention_block"])
 def test_build_keeps_the_numbers_of_a_quantized_model_in_a_native_engine(block, tmp_path):
     from edgec.frontends import load
     from edgec.ir.interpret import interpret
