@@ -34,6 +34,7 @@ from edgec.errors import Refusal, Unsupported, UserError
 from edgec.interchange.batch import batched
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.quantize import quantize_dequantize
+from edgec.ir.types import Quant
 from edgec.ops import KernelRole, QuantRole, table
 from edgec.ops.semantics import evaluate
 
@@ -52,9 +53,9 @@ class GraphModule(nn.Module):  # type: ignore[misc]
     """
 
     def __init__(self, graph: Graph, names: Iterable[str], masks: Mapping[str, np.ndarray],
-                 momentum: float = 0.0) -> None:
+                 momentum: float = 0.0, learn_scales: bool = False) -> None:
         super().__init__()
-        self.graph, self.momentum = graph, momentum
+        self.graph, self.momentum, self.learn_scales = graph, momentum, learn_scales
         self.moved: set[str] = set()  # constants that training has moved although they are no weights
         self._wide: dict[int, Graph] = {}
         self._widens: bool | None = None
@@ -70,9 +71,13 @@ class GraphModule(nn.Module):  # type: ignore[misc]
                 self.constants.register_buffer(_key(value.name), to_tensor(value.const), persistent=False)
         for name, mask in masks.items():
             self.masks.register_buffer(_key(name), torch.from_numpy(np.array(mask, dtype=bool)))
+        shared: dict[Quant, FakeQuant] = {}  # what has one scale keeps one: concatenation, and what grids pass through
         for value in graph.values():
             if value.quant is not None and (value.const is None or value.name in wanted):
-                self.grids.add_module(_key(value.name), FakeQuant(value.quant, value.shape))
+                grid = FakeQuant(value.quant, value.shape, learn_scales)
+                if value.quant.axis is None:
+                    grid = shared.setdefault(value.quant, grid)
+                self.grids.add_module(_key(value.name), grid)
         self._last = {v.name: index for index, node in enumerate(graph.nodes) for v in node.input_values}
 
     def parameter(self, name: str) -> Any:
@@ -208,8 +213,8 @@ class GraphModule(nn.Module):  # type: ignore[misc]
         for index, node in enumerate(graph.nodes):
             tensors = [None if v is None else read(v) for v in node.inputs]
             form, first = torch_ops.FORMS[node.op], node.outputs[0]
-            exact = None
-            if not self.training and (spec := table.find(node)) and spec.quant is QuantRole.COMPUTE:
+            exact, spec = None, table.find(node)
+            if not (self.training or self.learn_scales) and spec is not None and spec.quant is QuantRole.COMPUTE:
                 exact = exact_product(node, form.run, tensors, getattr(self.grids, _key(first.name), None))
             if exact is not None:
                 keep(first, exact)
@@ -232,6 +237,10 @@ class GraphModule(nn.Module):  # type: ignore[misc]
             self.moved.add(name)
         return result
 
+    def scales(self) -> list[Any]:
+        """The scales that train."""
+        return [p for p in self.grids.parameters() if p.requires_grad]
+
     def constant(self, name: str) -> Any:
         """The tensor of a constant that is no weight. Raises AttributeError if there is none."""
         return getattr(self.constants, _key(name))
@@ -247,12 +256,13 @@ _TAKEN = frozenset(vars(nn.Module()))
 
 
 def to_torch(graph: Graph, *, masks: Mapping[str, np.ndarray] | None = None,
-             train: Iterable[str] | None = None, momentum: float = 0.0) -> GraphModule:
+             train: Iterable[str] | None = None, momentum: float = 0.0, learn_scales: bool = False) -> GraphModule:
     """The graph as a torch module with the same outputs for the same inputs, to 1e-5 of an output's magnitude.
 
     masks: for weights by name, a boolean array that is False where the weight stays 0; a weight with `sparsity` has
     the mask of its n largest of m besides. train: names of the constants that train, instead of `trainable`.
     momentum: weight of the new batch in the statistics of BatchNormalization, 0 to use and keep those of the graph.
+    learn_scales: the scales of grids train too; `write_back` takes them over.
     Values with a Quant are rounded to their grid, with a straight-through gradient. The caller's graph is not changed.
     Raises Unsupported with every node that has no differentiable form, UserError for a mask or a name that fits no
     weight.
@@ -269,7 +279,7 @@ def to_torch(graph: Graph, *, masks: Mapping[str, np.ndarray] | None = None,
     if refusals:
         raise Unsupported("the graph cannot train as it is", refusals,
                           hint="cut the graph before these nodes: most of them only read a trained net's outputs")
-    return GraphModule(own, names, _masks(constants, names, masks or {}), momentum)
+    return GraphModule(own, names, _masks(constants, names, masks or {}), momentum, learn_scales)
 
 
 def _masks(constants: Mapping[str, Value], names: Iterable[str],
@@ -401,6 +411,11 @@ def write_back(module: GraphModule, graph: Graph) -> Graph:
             raise UserError(f"the graph has no constant {name!r} of shape {list(shape)}",
                             hint="write into the graph that the module was made of")
         value.const = to_array(module.weight(name), value.dtype)
+    if module.learn_scales:
+        for found in result.values():
+            grid = getattr(module.grids, _key(found.name), None)
+            if grid is not None and found.quant is not None:
+                found.quant = grid.learned()
     for name in module.moved & constants.keys():
         constants[name].const = to_array(module.constant(name), constants[name].dtype)
     return result

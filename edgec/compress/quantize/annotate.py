@@ -76,7 +76,7 @@ def _quantize_weight(graph: Graph, node: Node, made: dict[tuple[int, Quant], Val
     quant = weight.quant or product_grid(node, data)
     key = (id(weight), quant)
     if key not in made:
-        made[key] = on_grid(graph.unique_name(f"{weight.name}_quantized"), weight.const, quant)
+        made[key] = on_grid(graph.unique_name(f"{weight.name}_quantized"), weight.const, quant, weight.sparsity)
     graph.set_input(node, 1, made[key])
 
 

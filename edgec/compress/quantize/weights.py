@@ -8,7 +8,7 @@ from edgec.calibrate.grids import SMALLEST_SCALE
 from edgec.errors import UserError
 from edgec.ir.graph import Node, Value
 from edgec.ir.quantize import bounds, output_axis, quantize_dequantize
-from edgec.ir.types import DType, Quant
+from edgec.ir.types import DType, Quant, Sparsity
 
 _BIAS = float(1 << 30)  # an int32 bias stays below it, so that the sums have as much room again
 _FINE_BIAS = float(1 << 22)  # steps of the bias of a channel without weights: as fine as a float32
@@ -80,6 +80,9 @@ def product_grid(node: Node, data: Quant, dtype: DType = DType.INT8) -> Quant:
     return channel_grid(weight, output_axis(node), dtype, None if bias is None else bias.const, float(data.scale))
 
 
-def on_grid(name: str, weight: np.ndarray, quant: Quant) -> Value:
-    """A constant whose numbers are those of `weight`, rounded to the grid, and which says so."""
-    return Value.constant(name, quantize_dequantize(weight, quant), quant)
+def on_grid(name: str, weight: np.ndarray, quant: Quant, sparsity: Sparsity | None = None) -> Value:
+    """A constant whose numbers are those of `weight`, rounded to the grid, and which says so.
+
+    sparsity: the pattern of `weight`, which a grid with zero point 0 keeps.
+    """
+    return Value.constant(name, quantize_dequantize(weight, quant), quant, sparsity)

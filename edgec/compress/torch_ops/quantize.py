@@ -6,6 +6,7 @@ Source: Bengio et al. 2013, arXiv:1308.3432 (straight-through estimator); ONNX o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,30 +33,51 @@ def why_no_grid(quant: Quant) -> Reason | None:
 class FakeQuant(nn.Module):  # type: ignore[misc]
     """Rounds to the grid of a Quant; the gradient passes through unchanged inside the range, and is 0 outside.
 
-    Formula: scale * (clamp(round_half_even(x / scale) + zero_point) - zero_point), as `ir.quantize.quantize_dequantize`
+    learn: the scale trains too, with the gradient that rounding and clamping leave it, divided by sqrt(count * steps).
+    Formula: scale * (clamp(round_half_even(x / scale), low - zero_point, high - zero_point)),
+             as `ir.quantize.quantize_dequantize`
+    Source: LSQ, Esser et al. 2020, arXiv:1902.08153, equations 1 to 3 and section 2.2.
     """
 
     scale: Any
     zero: Any
 
-    def __init__(self, quant: Quant, shape: tuple[int, ...]) -> None:
+    def __init__(self, quant: Quant, shape: tuple[int, ...], learn: bool = False) -> None:
         super().__init__()
-        self.dtype = quant.dtype
+        self.quant, self.shape = quant, shape
         self.low, self.high = bounds(quant.dtype) if quant.dtype.is_integer else (0, 0)
-        for name, array in (("scale", quant.scale.astype(np.float32)), ("zero", quant.zero_point.astype(np.float32))):
-            self.register_buffer(name, torch.from_numpy(np.array(spread(array, quant, shape))), persistent=False)
+        scale, zero = (torch.from_numpy(np.array(spread(a.astype(np.float32), quant, shape)))
+                       for a in (quant.scale, quant.zero_point))
+        learns = learn and quant.dtype.is_integer and not quant.block
+        self.scale = nn.Parameter(scale, requires_grad=learns)
+        self.register_buffer("zero", zero, persistent=False)
+
+    @property
+    def learns(self) -> bool:
+        """True if the scale trains."""
+        return bool(self.scale.requires_grad)
 
     def forward(self, x: Any) -> Any:
         """`x` on the grid, in the same shape and type."""
-        if not self.dtype.is_integer:
-            return straight((x / self.scale).to(_FLOATS[self.dtype]).to(x.dtype) * self.scale, x)
-        return self.rounded(x, x / self.scale)
+        if not self.quant.dtype.is_integer:
+            return straight((x / self.scale).to(_FLOATS[self.quant.dtype]).to(x.dtype) * self.scale, x)
+        scale = self.scale
+        if self.learns:
+            count = x.numel() / max(1, scale.numel())
+            scale = straight(scale, scale * (count * max(self.high, 1)) ** -0.5)
+        return self.rounded(x / scale, scale, x.dtype)
 
-    def rounded(self, x: Any, steps: Any) -> Any:
-        """The grid point at round(steps), with the gradient of `x`; steps: x / scale, however it was computed."""
-        steps = torch.clamp(torch.round(steps) + self.zero, self.low, self.high) - self.zero
-        inside = torch.clamp(x, (self.low - self.zero) * self.scale, (self.high - self.zero) * self.scale)
-        return straight((steps * self.scale).to(x.dtype), inside)
+    def rounded(self, steps: Any, scale: Any, dtype: Any) -> Any:
+        """The grid point at round(steps); steps: x / scale, however it was computed."""
+        inside = torch.clamp(steps, self.low - self.zero, self.high - self.zero)
+        return (straight(torch.round(inside), inside) * scale).to(dtype)
+
+    def learned(self) -> Quant:
+        """The Quant with the scale as it is now."""
+        if not self.learns:
+            return self.quant
+        scale = self.scale.detach().numpy().reshape(self.quant.scale.shape)
+        return replace(self.quant, scale=np.array(scale, np.float32))
 
 
 def exact_product(node: Node, run: Callable[[Node, Inputs], Tensors], tensors: Inputs,
@@ -82,7 +104,7 @@ def exact_product(node: Node, run: Callable[[Node, Inputs], Tensors], tensors: I
     if not quant.dtype.is_integer:
         return grid(plain)
     factor = (scale / spread(quant.scale.astype(np.float64), quant, node.outputs[0].shape)).astype(np.float32)
-    return grid.rounded(plain, sums * torch.from_numpy(np.array(factor)).to(sums.device))
+    return grid.rounded(sums * torch.from_numpy(np.array(factor)).to(sums.device), grid.scale, plain.dtype)
 
 
 def _whole(x: Any, quant: Quant | None) -> Any:

@@ -28,7 +28,8 @@ _OPTIMIZERS = ("sgd", "adamw")
 _SCHEDULES = ("cosine", "linear", "constant")
 _TEACHERS = ("model", "self", "mutual")
 _CHECKPOINT = "training.npz"
-_FORMAT = 1
+_LEAST_SCALE = 1e-8  # of a learned grid
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Recipe:
     (cosine, linear), or constant. warmup: share of all steps in which the rate rises. losses, final, adaptive: see
     `losses.Weights`. teacher: who teaches the losses that need one: the float model, the net itself one epoch ago
     (self), or a second student that learns beside it (mutual). statistics: how fast those of BatchNormalization follow
-    the batches, 0 to leave them. augment: see `augment`. clip: largest norm of the gradient.
+    the batches, 0 to leave them. scales: those of grids are learned (LSQ), if there are any. augment: see `augment`.
+    clip: largest norm of the gradient.
     """
 
     epochs: int = 10
@@ -57,6 +59,7 @@ class Recipe:
     teacher: str = "model"
     hints: tuple[str, ...] = ()
     statistics: float = 0.1
+    scales: bool = True
     augment: tuple[str, ...] = ()
     clip: float = 5.0
     seed: int = 0
@@ -151,16 +154,16 @@ class _Student:
 
     def __init__(self, graph: Graph, recipe: Recipe, masks: Mapping[str, np.ndarray] | None, number: int) -> None:
         torch.manual_seed(recipe.seed + number)
-        self.module = _tapped(graph, recipe.hints, masks, recipe.statistics)
+        self.module = _tapped(graph, recipe.hints, masks, recipe.statistics, recipe.scales)
         self.weights = Weights(recipe.losses, recipe.final, recipe.adaptive)
         if number:  # the second of two mutual students starts beside the first
             with torch.no_grad():
-                for parameter in self.module.parameters():
+                for parameter in map(self.module.parameter, self.module.weight_names):
                     parameter.add_(0.01 * parameter.std() * torch.randn_like(parameter) if parameter.numel() > 1 else 0)
-        plain = [p for p in self.module.parameters() if p.ndim > 1]
-        vectors = [p for p in self.module.parameters() if p.ndim <= 1]
-        groups = [{"params": plain, "weight_decay": recipe.decay},
-                  {"params": [*vectors, *self.weights.parameters()], "weight_decay": 0.0}]
+        weights = [self.module.parameter(name) for name in self.module.weight_names]
+        others = [*(w for w in weights if w.ndim <= 1), *self.module.scales(), *self.weights.parameters()]
+        groups = [{"params": [w for w in weights if w.ndim > 1], "weight_decay": recipe.decay},
+                  {"params": others, "weight_decay": 0.0}]
         self.optimizer: Any = (torch.optim.SGD(groups, recipe.rate, recipe.momentum, nesterov=recipe.momentum > 0)
                                if recipe.optimizer == "sgd" else torch.optim.AdamW(groups, recipe.rate))
 
@@ -197,7 +200,7 @@ class _Student:
 
 
 def _tapped(graph: Graph, hints: Sequence[str], masks: Mapping[str, np.ndarray] | None = None,
-            momentum: float = 0.0) -> GraphModule:
+            momentum: float = 0.0, learn_scales: bool = False) -> GraphModule:
     """The graph as a module that gives inner values out as well."""
     own = graph.copy()
     known = {v.name: v for v in own.values()}
@@ -205,7 +208,7 @@ def _tapped(graph: Graph, hints: Sequence[str], masks: Mapping[str, np.ndarray] 
     if lost:
         raise UserError("there is no value " + ", ".join(map(repr, lost)), where=graph.name)
     own.outputs += [known[name] for name in hints if not own.is_output(known[name])]
-    return to_torch(own, masks=masks, momentum=momentum)
+    return to_torch(own, masks=masks, momentum=momentum, learn_scales=learn_scales)
 
 
 def _teacher(recipe: Recipe, teacher: Graph | None) -> GraphModule | None:
@@ -242,6 +245,9 @@ def _step(students: Sequence[_Student], teaching: GraphModule | None, feeds: Map
         for group in student.optimizer.param_groups:
             group["lr"] = recipe.rate * rate_factor(recipe, share)
         student.optimizer.step()
+        with torch.no_grad():
+            for scale in student.module.scales():
+                scale.clamp_(min=_LEAST_SCALE)
         first = first if index else float(loss.detach())
     return first
 

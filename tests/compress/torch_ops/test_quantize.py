@@ -84,3 +84,24 @@ def test_quantize_itself_has_no_gradient():
 
     graph = one("QuantizeLinear", (1, 3), np.float32(0.1), np.int8(0))
     assert refuse(graph.nodes[0])[0] == "torch.no_form"
+
+
+def test_learned_scales_have_the_gradient_of_their_source():
+    """Inside the range round(x/s) - x/s, at its ends the end; all divided by sqrt(count * qmax)."""
+    grid = FakeQuant(Quant(DType.INT8, np.float32(0.1), np.int8(0)), (5,), learn=True)
+    x = torch.tensor([0.23, -0.48, 0.05, 30.0, -30.0], requires_grad=True)
+    grid(x).sum().backward()
+    steps = (x.detach() / 0.1).double()
+    slope = float((torch.round(steps) - steps)[:3].sum()) + 127 - 128
+    assert float(grid.scale.grad) == pytest.approx(slope / (5 * 127) ** 0.5, rel=1e-4)
+    assert x.grad.tolist() == [1, 1, 1, 0, 0]
+    with torch.no_grad():
+        grid.scale.mul_(2)
+    assert grid.learned().scale == pytest.approx(0.2)
+
+
+def test_scales_stay_where_they_do_not_learn():
+    quant = Quant(DType.INT8, np.array([0.1, 0.2], np.float32), np.zeros(2, np.int8), 0)
+    grid = FakeQuant(quant, (2, 3))
+    assert not grid.learns
+    assert grid.learned() is quant

@@ -2,13 +2,18 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from edgec.compress.sparse.patterns import pattern_mask
+from edgec.compress.torch_module import to_torch
 from edgec.compress.train.loop import Recipe, rate_factor, train
 from edgec.compress.train.store import collect
 from edgec.errors import UserError
-from edgec.ir import Sparsity
+from edgec.ir import DType, Quant, Sparsity
+from edgec.ir.quantize import bounds, quantize_dequantize
 from edgec.ir.text import dump
+from edgec.ir.verify import verify
+from edgec.passes.pipelines import optimize
 from tests.compress.train.nets import Sample, accuracy, classifier, samples, store
 
 QUICK = Recipe(epochs=3, batch=16, rate=0.05, seed=5)
@@ -128,3 +133,54 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     with pytest.raises(UserError, match="the loss is nan in epoch 1"):
         train(graph, data, QUICK, folder=tmp_path)
     assert (tmp_path / "training.npz").read_bytes() == before
+
+
+def on_grids(graph, data, dtype):
+    """The graph with 8-bit activations and weights of a few bits, thresholds by the largest magnitude."""
+    result, _ = optimize(graph)
+    feeds, _ = data.batch(range(data.count))
+    inner = result.copy()
+    inner.outputs = [n.outputs[0] for n in inner.nodes]
+    with torch.no_grad():
+        values = to_torch(inner).eval()(x=torch.from_numpy(feeds["x"]))
+    for node in list(result.nodes):
+        if node.op in ("Conv", "Gemm"):
+            weight = node.inputs[1]
+            high = bounds(dtype)[1]
+            weight.quant = Quant(dtype, np.float32(np.abs(weight.const).max() / high), np.zeros((), dtype.numpy))
+            weight.const = quantize_dequantize(weight.const, weight.quant)
+        if node.op == "Relu":
+            scale = np.float32(float(values[node.outputs[0].name].max()) / 255)
+            node.outputs[0].quant = Quant(DType.UINT8, scale, np.uint8(0))
+    return result
+
+
+def distance(graph, other, data):
+    """Mean square difference of the logits."""
+    feeds, _ = data.batch(range(data.count))
+    with torch.no_grad():
+        first, second = (next(iter(to_torch(g).eval()(x=torch.from_numpy(feeds["x"])).values())) for g in (graph, other))
+    return float((first - second).square().mean())
+
+
+def test_training_on_grids_recovers_what_coarse_weights_lose():
+    data = store()
+    trained = train(classifier(), data, QUICK).graph
+    coarse = on_grids(trained, data, DType.INT4)
+    for value in coarse.constants():
+        if value.quant is not None and value.type.rank == 4:  # two steps to each side only
+            value.quant = Quant(DType.INT4, value.quant.scale * 4, value.quant.zero_point)
+            value.const = quantize_dequantize(value.const, value.quant)
+    recipe = dataclasses.replace(QUICK, rate=0.01, losses={"match": 1.0}, epochs=8)
+    after = train(coarse, data, recipe, teacher=trained)
+    assert distance(after.graph, trained, data) < 0.3 * distance(coarse, trained, data)
+    assert verify(after.graph) == []
+    grids = {v.name: v.quant for v in coarse.values() if v.quant is not None}
+    for value in after.graph.values():
+        if value.quant is not None:
+            assert value.quant.dtype is grids[value.name].dtype
+            if value.const is not None:
+                np.testing.assert_array_equal(value.const, quantize_dequantize(value.const, value.quant))
+    assert any(v.quant != grids[v.name] for v in after.graph.values() if v.quant is not None)
+    fixed = train(coarse, data, dataclasses.replace(recipe, scales=False, epochs=1), teacher=trained)
+    assert all(v.quant == grids[v.name] for v in fixed.graph.values() if v.quant is not None)
