@@ -14,7 +14,7 @@ import numpy as np
 from edgec.errors import EdgecError
 from edgec.target import Target
 from tools.bench_suite.catalogue import Entry, Missing, Model, prepare
-from tools.bench_suite.contenders import ENGINE
+from tools.bench_suite.contenders import ENGINE, Setting, start
 from tools.bench_suite.engine_worker import build
 from tools.bench_suite.instructions import PEER_PRECISIONS, Caches, Emulation
 from tools.bench_suite.places import Places
@@ -92,6 +92,8 @@ def _bundle(model: Model, target: Target, precision: str, work: Path, digest: st
 
 def _fewest(row: Count, model: Model, emulation: Emulation) -> tuple[str, dict[str, Any]]:
     """The peer's form with the fewest instructions. Raises Missing if none runs."""
+    if row.precision == "int8":  # quantized on this machine, natively
+        start(row.contender, model, Setting(1, "int8", "host", ""), emulation.places).close()
     forms = PEER_PRECISIONS[row.contender].get(row.precision, ())
     reasons, best = [f"no setting for {row.precision}"] if not forms else [], None
     for form in forms:

@@ -10,12 +10,15 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import edgec
+from edgec.compress.request import Quantization
 from edgec.errors import EdgecError
 from tools.bench_suite.places import engine_digest
+from tools.bench_suite.samples import samples
 
 
 def build(model: Path, feeds: dict[str, np.ndarray], target: str, threads: int, precision: str, folder: Path,
@@ -27,7 +30,9 @@ def build(model: Path, feeds: dict[str, np.ndarray], target: str, threads: int, 
     digest = digest or engine_digest()
     folder.mkdir(parents=True, exist_ok=True)
     values = {name: array for name, array in feeds.items() if array.ndim == 0}
-    options = {} if precision == "float32" else {"precision": precision}
+    options: dict[str, Any] = {} if precision == "float32" else {"precision": precision}
+    if precision == "int8":
+        options["quantization"] = Quantization(calibration=lambda: samples(feeds))
     edgec.build(model, target, bundle, values=values, threads=threads, samples=1, **options)
     stamp.write_text(digest)
     return bundle, digest

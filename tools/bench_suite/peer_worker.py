@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from samples import samples  # this file runs as a program, so its folder is on the path
 
 Feeds = dict[str, np.ndarray]
 Outputs = dict[str, np.ndarray]
@@ -185,13 +186,9 @@ def _quantized(job: Job, form: str) -> Path:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    rng = np.random.default_rng(1)
-
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.rows = iter([job.feeds] + [
-                {n: (a + 0.2 * rng.standard_normal(a.shape)).astype(a.dtype) if a.dtype.kind == "f" else a
-                 for n, a in job.feeds.items()} for _ in range(7)])
+            self.rows = samples(job.feeds)
 
         def get_next(self) -> Feeds | None:
             return next(self.rows, None)
