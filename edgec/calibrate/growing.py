@@ -54,6 +54,8 @@ def join(a: Histogram, b: Histogram) -> Histogram:
 
 def widen(histogram: Histogram, limit: float) -> Histogram:
     """The same numbers in bins up to `limit`, a power of two that is not below the histogram's own."""
+    if histogram.limit == limit:
+        return histogram
     if not histogram.limit:
         return Histogram(limit, histogram.counts, histogram.zeros, histogram.range)
     high, low = histogram.counts[histogram.bins:], histogram.counts[histogram.bins - 1::-1]
