@@ -101,7 +101,7 @@ def _show(value: Any) -> str:
     return repr(value) if isinstance(value, (int, str, float, type(None))) else f"<{type(value).__name__}>"
 
 
-def _instance(name: str) -> Callable[..., Any]:
+def instance(name: str) -> Callable[..., Any]:
     """The usual answer of a method that makes an object: an instance, made without a line of its own."""
 
     def make(owner: Any, *_: Any) -> Any:
@@ -119,7 +119,7 @@ def _build(builder: Any, *_: Any) -> bytes:
 
 def _deserialize(runtime: Any, plan: Any) -> Any:
     fits = bytes(plan) == b"plan of " + runtime.module.__version__.encode()
-    return _instance("ICudaEngine")(runtime) if fits else None
+    return instance("ICudaEngine")(runtime) if fits else None
 
 
 def _tensor(position: int, wrap: str = "") -> Callable[..., Any]:
@@ -133,22 +133,22 @@ def _tensor(position: int, wrap: str = "") -> Callable[..., Any]:
 
 
 _USUAL: dict[tuple[str, str], Callable[..., Any]] = {
-    ("Builder", "create_network"): _instance("INetworkDefinition"),
-    ("Builder", "create_builder_config"): _instance("IBuilderConfig"),
+    ("Builder", "create_network"): instance("INetworkDefinition"),
+    ("Builder", "create_builder_config"): instance("IBuilderConfig"),
     ("Builder", "num_DLA_cores"): lambda builder: builder.module.dla_cores,
     ("Builder", "build_serialized_network"): _build,
-    ("IBuilderConfig", "create_timing_cache"): _instance("ITimingCache"),
-    ("IBuilderConfig", "get_timing_cache"): _instance("ITimingCache"),
+    ("IBuilderConfig", "create_timing_cache"): instance("ITimingCache"),
+    ("IBuilderConfig", "get_timing_cache"): instance("ITimingCache"),
     ("ITimingCache", "serialize"): lambda _: b"timings",
     ("INetworkDefinition", "num_inputs"): lambda _: 1,
     ("INetworkDefinition", "num_outputs"): lambda _: 1,
-    ("INetworkDefinition", "get_input"): _instance("ITensor"),
-    ("INetworkDefinition", "get_output"): _instance("ITensor"),
+    ("INetworkDefinition", "get_input"): instance("ITensor"),
+    ("INetworkDefinition", "get_output"): instance("ITensor"),
     ("OnnxParser", "num_errors"): lambda _: 2,
     ("OnnxParser", "get_error"): lambda _, index: f"error {index}",
     ("Runtime", "deserialize_cuda_engine"): _deserialize,
-    ("ICudaEngine", "create_engine_inspector"): _instance("EngineInspector"),
-    ("ICudaEngine", "create_execution_context"): _instance("IExecutionContext"),
+    ("ICudaEngine", "create_engine_inspector"): instance("EngineInspector"),
+    ("ICudaEngine", "create_execution_context"): instance("IExecutionContext"),
     ("ICudaEngine", "num_io_tensors"): lambda engine: len(engine.module.tensors),
     ("ICudaEngine", "get_tensor_name"): lambda engine, index: engine.module.tensors[index][0],
     ("ICudaEngine", "get_tensor_dtype"): _tensor(1, "dtype"),
