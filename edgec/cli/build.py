@@ -59,6 +59,8 @@ def command(
         rich_help_panel=_INT8)] = "auto",
     keep_float: Annotated[list[str] | None, typer.Option(
         help="Nodes that stay float, by name or pattern. Repeatable.", rich_help_panel=_INT8)] = None,
+    work: Annotated[Path | None, typer.Option(
+        help="A folder in which an interrupted calibration goes on.", rich_help_panel=_INT8)] = None,
     evaluation: Annotated[str, typer.Option(
         help="Samples that measure the accuracy of the engine against the float model.", rich_help_panel=_INT8)] = "",
     labels: Annotated[str, typer.Option(
@@ -104,7 +106,7 @@ def command(
                         expected="--evaluation DATA")
     budget = Budget(evaluation, labels or None, metric, max_drop, budget_time) if evaluation else None
     wish = Quantization(calibration or None, preprocess or None, samples=calibration_samples, observer=observer,
-                        keep_float=tuple(keep_float or ()), budget=budget)
+                        keep_float=tuple(keep_float or ()), budget=budget, work=work)
     with Steps(quiet) as steps:
         folder = build(source, device, output, inputs=parse_shapes(inputs), values=parse_values(values),
                        precision=precision, quantization=wish, require=require, toolchain=toolchain, threads=threads,

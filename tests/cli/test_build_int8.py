@@ -86,3 +86,16 @@ def test_build_of_weights_needs_no_samples_and_leaves_convolutions_alone(edgec, 
     done = edgec("build", case[0], "-t", "onnxruntime", "--precision", "int8-weights", "-o", tmp_path / "out", "-q")
     assert done.code == 0, done.err
     assert "precision    int8-weights, 0 weights" in done.out
+
+
+def test_two_builds_give_the_same_bytes_and_a_work_folder_changes_nothing(edgec, case, tmp_path):
+    model, train, test = case
+    for name, more in (("a", []), ("b", ["--work", tmp_path / "work"]), ("c", ["--work", tmp_path / "work"])):
+        done = edgec("build", model, "-t", "onnxruntime", "--precision", "int8", "--calibration", train, "--evaluation",
+                     test, "--max-drop", "2", "-o", tmp_path / name, "-q", *more)
+        assert done.code == 0, done.err
+    files = {p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()}
+    for file in files:
+        one, other, resumed = ((tmp_path / n / file).read_bytes() for n in "abc")
+        assert one == other == resumed, file
+    assert list((tmp_path / "work").iterdir())
