@@ -30,7 +30,8 @@ HEAVY = {  # library -> where it may be imported
     "tvm": ("kernels/", "edgec/backends/tvm/"),
     "torch": ("edgec/frontends/torch", "edgec/compress/"),
     "tensorrt": ("edgec/backends/tensorrt/",),
-    "onnxruntime": ("edgec/interchange/session.py", "edgec/frontends/torch"),
+    "onnxruntime": ("edgec/interchange/session.py", "edgec/backends/onnxruntime/board.py",
+                    "edgec/frontends/torch"),
     "onnx": ("edgec/frontends/", "edgec/ops/semantics.py", "edgec/passes/", "edgec/interchange/", "edgec/backends/",
              "edgec/golden.py"),
     "typer": ("edgec/cli/",),
@@ -39,7 +40,8 @@ HEAVY = {  # library -> where it may be imported
 }
 BANNED = re.compile(r"(?i)(^|_|\b)(util|utils|helper|helpers|manager|handler|processor|misc|stuff)(_|\b|$)")
 BANNED_CAMEL = re.compile(r"(Util|Utils|Helper|Helpers|Manager|Handler|Processor)($|[A-Z])")
-OP_HOMES = ("edgec/ops/", "edgec/backends/tvm/lower/", "edgec/backends/tensorrt/", "edgec/compress/torch_ops/", "edgec/passes/")
+OP_HOMES = ("edgec/ops/", "edgec/backends/tvm/lower/", "edgec/backends/tensorrt/", "edgec/compress/torch_ops/",
+            "edgec/passes/")
 VERBS = ("fold_", "fuse_", "eliminate_", "insert_", "convert_", "recognise_", "choose_")
 
 

@@ -116,6 +116,17 @@ def test_board_without_a_driver_says_so(bundles, tmp_path, monkeypatch):
             RemoteEngine(read_bundle(bundles["jetson"]), device)
 
 
+def test_onnxruntime_stage_says_what_the_board_lacks(bundles, tmp_path, monkeypatch):
+    pretend(monkeypatch, "x86_64")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    script(programs / "python3", f'exec {sys.executable} -I -S "$@"\n')
+    for board in start_board(tmp_path, path=str(programs)):
+        with open_device(board.url, board.ssh) as device, pytest.raises(UserError, match="needs onnxruntime") as caught:
+            RemoteEngine(read_bundle(bundles["onnxruntime"]), device)
+    assert "pip3 install" in caught.value.hint
+
+
 def test_board_of_another_kind_is_refused_before_anything_is_copied(bundles, device, board, monkeypatch):
     pretend(monkeypatch, "armv7l")
     with pytest.raises(UserError, match="the bundle is for x86_64, and the board is armv7l"):

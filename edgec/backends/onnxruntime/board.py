@@ -13,13 +13,15 @@ _TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float
           "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(bool)": "bool"}
 
 
-def main() -> None:
-    """Serve until standard input ends."""
+def main() -> int:
+    """Serve until standard input ends; returns the exit code, 3 if a package is missing."""
     try:
         import numpy
         import onnxruntime
     except ImportError as error:
-        sys.exit(f"this stage needs onnxruntime and numpy on the board: pip3 install onnxruntime numpy ({error})")
+        sys.stderr.write(f"error: this stage needs onnxruntime and numpy on the board: {error}\n"
+                         "  do: pip3 install onnxruntime numpy\n")
+        return 3
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(sys.argv[2])
     session: Any = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
@@ -33,7 +35,7 @@ def main() -> None:
     while True:
         head = source.read(8)
         if len(head) < 8:
-            return
+            return 0
         (runs,) = struct.unpack("<I", head[4:])
         for name, array in feeds.items():
             feeds[name] = numpy.frombuffer(source.read(array.nbytes), array.dtype).reshape(array.shape)
@@ -49,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -125,7 +125,8 @@ class Board:
         options = self.build_options()
         settings = Settings(
             self.folder, variant, workspace(self.machine, options["workspace"]), options["sparse"], options["dla"],
-            options["gpu_fallback"], options["standalone"], _bytes_of(timing), options["level"], options["library_kernels"])
+            options["gpu_fallback"], options["standalone"], _bytes_of(timing), options["level"],
+            options["library_kernels"])
         times = os.path.join(self.keep, "durations.json")
         expected = float(read_json(times).get(variant["name"], 0.0))
         with Clock(variant["name"], expected, self.tell) as clock:
