@@ -11,7 +11,7 @@ Source: caches that 8.5.3 and 8.6.0 wrote; https://github.com/NVIDIA/Deep-Learni
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from edgec.backends.tensorrt.releases import Release
 from edgec.errors import Refusal
@@ -54,10 +54,13 @@ def library_number(version: Sequence[int]) -> int:
     return major * 10000 + minor * 100 + patch if major >= 10 else major * 1000 + minor * 100 + patch
 
 
-def write_cache(graph: Graph, release: Release) -> str:
-    """The text of the cache for `graph` and `release`. Tensors without a scale stay float."""
+def write_cache(graph: Graph, release: Release, tensors: Collection[str]) -> str:
+    """The text of the cache for `graph` and `release`, for the `tensors` that the model has. Those without a scale stay
+    float.
+    """
     lines = [f"TRT-{library_number(release.version)}-{ALGORITHM}"]
-    lines += [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales(graph).items() if scale > 0]
+    lines += [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales(graph).items()
+              if scale > 0 and name in tensors]
     return "\n".join(lines) + "\n"
 
 

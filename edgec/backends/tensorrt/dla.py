@@ -161,6 +161,14 @@ def _slice(node: Node) -> Answer:
     return None
 
 
+def _split(node: Node) -> Answer:
+    """TensorRT cuts with one Slice for each output."""
+    rank = node.operand(0).type.rank
+    if rank != 4:
+        return "slice", "the DLA slices 4 dimensions only"
+    return ("slice", "it cuts the batch") if node.integer("axis", 0) % rank == 0 else None
+
+
 def _lrn(node: Node) -> Answer:
     size = node.integer("size", 0)
     return None if size in (3, 5, 7, 9) else ("lrn", f"a window of {size}; the DLA has 3, 5, 7 and 9")
@@ -206,6 +214,6 @@ _LAYERS: dict[str, Callable[[Node], Answer]] = {
     "GlobalAveragePool": _global_pool, "GlobalMaxPool": _global_pool,
     "Relu": _any, "Sigmoid": _any, "Tanh": _any, "Clip": _any, "LeakyRelu": _any, "PRelu": _slope, "Abs": _any,
     "Add": _elementwise, "Sub": _elementwise, "Mul": _elementwise, "Max": _elementwise, "Min": _elementwise,
-    "Concat": _concat, "Slice": _slice, "LRN": _lrn, "Softmax": _softmax, "Resize": _resize,
+    "Concat": _concat, "Slice": _slice, "Split": _split, "LRN": _lrn, "Softmax": _softmax, "Resize": _resize,
     "Reshape": _reshape, "Flatten": _reshape, "BatchNormalization": _constant_axes, "Identity": _any,
 }

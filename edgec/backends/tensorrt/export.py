@@ -119,7 +119,8 @@ def _write(graph: Graph, kind: str, release: Release, folder: Path, made: Export
         "typed": release.typed, "cache": "", "data": sorted(set(files) - {path.name})}
     if cached:
         row["cache"] = f"{kind}.cache"
-        (folder / row["cache"]).write_text(cache.write_cache(graph, release), encoding="ascii")
+        tensors = {v.name for v in model.values()}
+        (folder / row["cache"]).write_text(cache.write_cache(graph, release, tensors), encoding="ascii")
         files[row["cache"]] = "calibration cache: the scale of each tensor"
     made.files.update(files)
     return row
@@ -151,7 +152,9 @@ def _check_dla(graph: Graph, release: Release, core: int | None, gpu_fallback: b
     if not release.has_dla:
         raise Unsupported(f"TensorRT {release.text} has no DLA", expected="up to 10.7, or from 11.4.1 on",
                           hint="choose another JetPack with --jetpack")
-    refusals = dla.check(graph)
+    written = graph.copy()  # TensorRT sees a Swish as the Sigmoid and Mul that it is written with
+    to_dialect(written, release)
+    refusals = dla.check(written)
     if refusals and not gpu_fallback:
         raise Unsupported("the DLA cannot run these layers", refusals,
                           hint="add --allow-gpu-fallback to run them on the GPU; every change of place costs time")

@@ -258,6 +258,8 @@ def test_export_for_a_dla_writes_a_cache_or_lists_every_layer_that_does_not_fit(
     assert row["cache"] == "int8.cache"
     assert (tmp_path / "int8.cache").read_text().startswith("TRT-8502-EntropyCalibration2\n")
     assert "QuantizeLinear" not in {n.op_type for n in onnx.load(tmp_path / "int8.onnx").graph.node}
+    yolo = export(NETS["yolo"](), RELEASES["8.5"], tmp_path, name="net", precision="float16", board=_FACTS, dla_core=0)
+    assert yolo.description["off_dla"] == []  # SiLU is the Sigmoid and Mul that it is written with
     vit = quantized("vit")
     with pytest.raises(Unsupported) as caught:
         export(vit, RELEASES["8.5"], tmp_path, name="net", precision="float16", board=_FACTS, dla_core=0)
