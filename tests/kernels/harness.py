@@ -14,8 +14,8 @@ from edgec.kernels.quantized import touches_bytes
 from edgec.backends.tvm import lower as op_lowerings
 from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.codegen import tvm_target
+from edgec.backends.tvm.exact import fenced
 from edgec.backends.tvm.phases import serial
-from edgec.backends.tvm.exact import uncontracted
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.interpret import interpret
 from edgec.ir.quantize import dequantize, quantize
@@ -86,7 +86,7 @@ def execute(program: TensorProgram, kernel: Kernel, target: Target, stored: dict
     """Compile and run one program; `stored` gains the outputs."""
     import tvm
 
-    func = flatten(uncontracted(program.func) if touches_bytes((*kernel.inputs, *kernel.outputs)) else program.func)
+    func = flatten(fenced(program.func) if touches_bytes((*kernel.inputs, *kernel.outputs)) else program.func)
     func = func.with_body(serial(func.body))  # TVM's own threads would share the workspaces of one
     library = tvm.compile(tvm.IRModule({kernel.name: func}), target=tvm_target(target))
     arrays: list[np.ndarray] = []

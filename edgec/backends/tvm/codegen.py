@@ -20,6 +20,7 @@ from tvm import s_tir, tirx
 
 from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.elf import undefined_symbols
+from edgec.backends.tvm.exact import as_wished
 from edgec.backends.tvm.phases import Phase, Scratch, split
 from edgec.backends.tvm.symbols import is_ordinary
 from edgec.errors import InternalError
@@ -68,7 +69,6 @@ def lower(programs: Sequence[TensorProgram], labels: Sequence[str], target: Targ
     """
     known: dict[tuple[int, bool], list[tuple[Any, Lowered]]] = {}
     result = []
-    tvm_form = tvm_target(target)
     for index, (program, label) in enumerate(zip(programs, labels, strict=True)):
         progress("lower", index / len(programs), label)
         func = program.func.without_attr("global_symbol") if "global_symbol" in program.func.attrs else program.func
@@ -77,7 +77,7 @@ def lower(programs: Sequence[TensorProgram], labels: Sequence[str], target: Targ
         match = next((low for other, low in twins if tvm_ffi.structural_equal(func, other, map_free_vars=True)), None)
         if match is None:
             try:
-                match = _lower_one(func, tvm_form, several)
+                match = _lower_one(func, target, several)
             except Exception as error:  # TVM has no common base class for its errors
                 raise InternalError(f"TVM cannot lower a kernel: {_last_line(error)}", where=label) from error
             twins.append((func, match))
@@ -135,12 +135,13 @@ def _passes() -> tuple[Any, Any]:
     return tvm.transform.Sequential(blocks), tvm.transform.Sequential(flat)
 
 
-def _lower_one(func: Any, tvm_form: Any, shared: bool) -> Lowered:
+def _lower_one(func: Any, target: Target, shared: bool) -> Lowered:
+    tvm_form = tvm_target(target)
     blocks, flat = _passes()
     module = tvm.IRModule({"main": flatten(func).with_attr("global_symbol", "main")})
     module = blocks(tirx.transform.BindTarget(tvm_form.with_host(tvm_form))(module))
     module = flat(tvm.IRModule({"main": _pointer_parameters(module["main"])}))
-    func = module["main"]
+    func = as_wished(module["main"], target)
     if str(tvm_form.attrs["mtriple"]).startswith("aarch64"):
         func = _native_extremes(func)
     phases, scratch = split(func, shared)

@@ -6,7 +6,7 @@ from tvm import te
 
 from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.codegen import tvm_target
-from edgec.backends.tvm.exact import uncontracted
+from edgec.backends.tvm.exact import fenced
 from edgec.backends.tvm.lower import math, shapes
 from edgec.ops import elementary
 from edgec.target import load_target
@@ -68,7 +68,7 @@ def test_arrays_and_uncontracted_code_give_the_same_bits(name: str) -> None:
     inputs = te.placeholder(x.shape, "float32", "x")
     func = te.create_prim_func([inputs, te.compute(x.shape, _body(getattr(math, name), inputs), "y")])
     host = load_target("host")
-    library = tvm.compile(flatten(uncontracted(func)), target=tvm_target(host))
+    library = tvm.compile(flatten(fenced(func)), target=tvm_target(host))
     out = tvm.runtime.tensor(np.zeros_like(x))
     library["main"](tvm.runtime.tensor(x), out)
     with np.errstate(all="ignore"):
