@@ -97,3 +97,21 @@ def test_decode_ssd_drops_the_background():
 def test_decode_plain_orders_columns():
     rows = np.array([[1, 2, 3, 4, 0.9, 7], [0, 0, 1, 1, 0.001, 2]], np.float32)
     np.testing.assert_allclose(decode_plain({"o": rows}, sample()), [[7, 0.9, 1, 2, 3, 4]], rtol=1e-6)
+
+
+def test_precision_is_made_monotonous_from_the_right():
+    truth = [[1, 0, 0, 10, 10], [1, 20, 20, 30, 30]]
+    found = [[1, 0.95, 50, 50, 60, 60], [1, 0.9, 0, 0, 10, 10], [1, 0.7, 20, 20, 30, 30]]
+    assert precision(found, truth)[1][1] == pytest.approx(2 / 3)  # 0, 1/2, 2/3 becomes 2/3 at every recall
+
+
+def test_the_better_of_two_boxes_takes_the_label_in_whatever_order_they_come():
+    twice = [[0, 0.5, 0, 0, 10, 10], [0, 0.9, 0, 0, 10, 10]]
+    assert precision(twice, [[0, 0, 0, 10, 10]])[0][1] == pytest.approx(1)
+
+
+def test_a_recall_that_is_met_up_to_rounding_counts():
+    """35 of 100 labels are found: recall 0.35; the float that numpy has for the point 0.35 is larger by one unit."""
+    truth = [[0, 20 * i, 0, 20 * i + 10, 10] for i in range(100)]
+    found = [[0, 0.9, *box[1:]] for box in truth[:35]]
+    assert precision(found, truth)[0][1] == pytest.approx(36 / 101)
