@@ -6,14 +6,28 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli import bench, build, compare, doctor, inspect, prune, recover, run, sparsify, targets, tune, verify
+from edgec.cli import (
+    bench,
+    build,
+    compare,
+    doctor,
+    inspect,
+    prune,
+    quantize,
+    recover,
+    run,
+    sparsify,
+    targets,
+    tune,
+    verify,
+)
 
 app = typer.Typer(
     name="edgec", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Turn a trained model into a checked engine for an edge device.")
 
-for _module in (build, run, verify, compare, bench, tune, prune, sparsify, recover, inspect, targets, doctor):
+for _module in (build, run, verify, compare, bench, tune, prune, sparsify, quantize, recover, inspect, targets, doctor):
     app.command(_module.NAME)(_module.command)
 
 

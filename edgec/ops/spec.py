@@ -90,6 +90,11 @@ class OpTable:
         spec = self.find(node)
         return spec.coupling if spec else UNKNOWN
 
+    def quant_role(self, node: Node) -> QuantRole:
+        """Role of a node in quantization; an unknown op stays float."""
+        spec = self.find(node)
+        return spec.quant if spec else QuantRole.FLOAT
+
     def role(self, node: Node) -> KernelRole:
         """Kernel role of a node; an unknown op is OPAQUE."""
         spec = self.find(node)

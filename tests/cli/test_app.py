@@ -1,22 +1,26 @@
+import resource
 import subprocess
 import sys
-import time
 
 
 def test_help_lists_every_command(edgec):
     done = edgec("--help")
-    for name in ("build", "run", "verify", "compare", "bench", "inspect", "targets", "doctor"):
+    for name in ("build", "run", "verify", "compare", "bench", "prune", "sparsify", "quantize", "recover", "inspect",
+                 "targets", "doctor"):
         assert f"\n  {name} " in done.out
 
 
 def test_help_is_quick():
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
+    """Processor time, so that other work on the machine does not count."""
+    def spent():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    start = spent()
+    for _ in range(2):
         subprocess.run([sys.executable, "-c", "from edgec.cli import main; main()", "--help"], check=True,
                        stdout=subprocess.DEVNULL)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.0  # seconds; 0.3 on an idle machine
+    assert (spent() - start) / 2 < 1.0  # seconds; 0.35 on an idle machine
 
 
 def test_version_is_the_packages(edgec):

@@ -1,0 +1,80 @@
+"""`edgec quantize`: a model on integer grids, as a checkpoint that can train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgec.cli.arguments import (
+    AsJson,
+    Factory,
+    Inputs,
+    Quiet,
+    Submodule,
+    TrustPickle,
+    Values,
+    complete_target,
+    parse_shapes,
+    parse_values,
+)
+from edgec.cli.console import Steps, print_json
+from edgec.cli.guard import guarded
+from edgec.compress.request import SAMPLES, Quantization
+
+NAME = "quantize"
+
+
+@guarded
+def command(
+    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
+    target: Annotated[str, typer.Option("--target", "-t", help="The device: its kernels decide where grids lie.",
+                                        autocompletion=complete_target)],
+    calibration: Annotated[str, typer.Option(help="Samples: see `edgec build`.")],
+    preprocess: Annotated[str, typer.Option(help="How pictures become inputs; see `edgec build`.")] = "",
+    samples: Annotated[int, typer.Option(min=1, help="At most so many of them, spread evenly.")] = SAMPLES,
+    observer: Annotated[str, typer.Option(
+        help="How thresholds are found: auto, minmax, moving_average, percentile, mse, kl.")] = "auto",
+    weights: Annotated[str, typer.Option(help="int8 or int4.")] = "int8",
+    per_tensor: Annotated[bool, typer.Option(
+        "--per-tensor", help="One scale for a whole weight, instead of one for each output channel.")] = False,
+    keep_float: Annotated[list[str] | None, typer.Option(
+        help="Nodes that stay float, by name or pattern. Repeatable.")] = None,
+    inputs: Inputs = None,
+    values: Values = None,
+    factory: Factory = "",
+    submodule: Submodule = "",
+    trust_pickle: TrustPickle = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give activations and weights integer grids. Then: edgec recover (quantization-aware training), edgec build."""
+    from edgec.compress import stages
+    from edgec.compress.quantize import find_policy
+    from edgec.frontends import load
+    from edgec.ir import checkpoint
+    from edgec.target import load_target
+
+    policy = find_policy(load_target(target))
+    wish = Quantization(calibration, preprocess or None, samples=samples, observer=observer,
+                        keep_float=tuple(keep_float or ()))
+    with Steps(quiet) as steps:
+        steps("load", None, str(source))
+        model = load(source, inputs=parse_shapes(inputs), values=parse_values(values), trust_pickle=trust_pickle,
+                     factory=factory, submodule=submodule)
+        stage = stages.quantize(model.graph, model.original, policy, wish, weights=weights,
+                                per_channel=not per_tensor, progress=steps)
+        checkpoint.save(stage.graph, output)
+    if as_json:
+        print_json({"checkpoint": str(output), **stage.facts})
+        return
+    kernels = [k for k in stage.facts["kernels"] if k["product"]]
+    print(f"precision    int8 activations, {weights} weights in {sum(k['int8'] for k in kernels)} of {len(kernels)} "
+          "kernels")
+    for name, decibels in stage.facts["outputs"].items():
+        if decibels is not None:
+            print(f"output       {name}: {decibels:.1f} dB SQNR against float")
+    print(f"checkpoint   {output}")
+    print(f"next         edgec recover {output} --teacher {source} --data ... -o recovered.edgec")
