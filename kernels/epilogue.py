@@ -2,7 +2,7 @@
 
 A position is (n, block, h, w); its vector holds the channels block * lanes ... block * lanes + lanes - 1.
 Axis 1: the result is stored in blocked channels. Axis -1: the result is plain, its last axis counts as channels and all
-others as n, and the last vector of a row may be shorter.
+others as n, and the last vector of a row may be shorter. Axis 0: the same with all axes in one row.
 Operands: (1) full: the shape of the result; (2) channel: one number per channel (and, if computed and axis 1, per
 sample); (3) scalar. A constant of kind 1 or 2 is packed at build time; a computed operand of kind 1 is stored like the
 result, of kind 2 plain.
@@ -36,9 +36,12 @@ Lower = Callable[[Node, list[Any]], list[Any]]
 Position = tuple[Expr, Expr, Expr, Expr]
 Reader = Callable[[Expr], Expr]  # lane -> element
 
+_WITH_PARAMETERS = ("BatchNormalization",)  # operands that do not broadcast as those of arithmetic do
 
 def geometry(shape: Sequence[int], axis: int = 1) -> tuple[int, int, int, int]:
-    """(N, C, H, W) of a shape of rank 3 or 4 (a sequence [N, C, W] has H = 1), or with axis -1 of any rank."""
+    """(N, C, H, W) of a shape of rank 3 or 4 (a sequence [N, C, W] has H = 1), or with axis -1 or 0 of any rank."""
+    if axis == 0:
+        return 1, prod(shape), 1, 1
     if axis == -1:
         return prod(shape[:-1]), shape[-1], 1, 1
     return (shape[0], shape[1], 1, shape[2]) if len(shape) == 3 else (shape[0], shape[1], shape[2], shape[3])
@@ -61,6 +64,8 @@ def kind(value: Value, result: Value, axis: int = 1) -> str | None:
     if value.type.size == 1:
         return "scalar"
     aligned = (1,) * (len(full) - len(shape)) + tuple(value.type.dims)
+    if axis == 0:
+        return None
     if axis == -1:
         return "channel" if aligned[-1] == full[-1] and set(aligned[:-1]) <= {1} else None
     per_sample = aligned[0] in (1, full[0]) and (value.const is None or aligned[0] == 1)
@@ -92,7 +97,7 @@ def refuse(kernel: Kernel, axis: int = 1, *, quantized: bool = False) -> str | N
         return reason
     for node in kernel.nodes:
         fits = table.role(node) is KernelRole.POINTWISE and node.outputs[0].type.shape == result.shape
-        if node is not kernel.anchor and not fits:
+        if node is not kernel.anchor and (not fits or node.op in _WITH_PARAMETERS):
             return f"{node.op} is not pointwise on the result"
     for value in operands(kernel):
         if not value.type.is_static or kind(value, result, axis) is None:
@@ -176,7 +181,7 @@ class Epilogue:
         dtype = grids.dtype(value)
         if way == "scalar":
             return _Operand(way, writer.pointer(Input(value), (1,), dtype))
-        if self._axis == -1:
+        if self._axis != 1:
             rows = self._shape[0] if way == "full" else 1
             return _Operand(way, writer.pointer(Input(value), (rows, self._channels), dtype), rows=True)
         if way == "full":

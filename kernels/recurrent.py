@@ -6,7 +6,7 @@ Computes: for each direction the gates of every step, W x + b, as one matrix pro
 Layouts:  x plain [t, n, i]; y [t, d, n, h], last states [d, n, h]. Weights, packed at build time: for each direction,
           for tiles of unit vectors [k, vectors, gates, lanes]; numbers beyond h are 0. A row of gates in the workspace
           is [vectors, gates, lanes].
-Applies when: float32; W, R and B constant; every sequence is whole; the activations are those of the definition, without
+Applies when: float32; W, R and B constant; every sequence is whole; the activations are the default ones, without
           clip, peepholes or coupled gates; layout 0; the gates of all steps take at most `_MOST` bytes.
 Numerics: float32 accumulation: W x + b (GRU's linear_before_reset: without R's bias of the new state) first, then R h
           in the order of h.
@@ -227,7 +227,7 @@ class _Recurrent:
 
     def _sum(self, rows: int, vectors: int, depth: int, accumulators: Buffer, number: Callable[[Expr, Expr], Expr],
              chunk: Callable[[Expr, Expr], Expr], weight: Callable[[Expr, Expr], Expr]) -> None:
-        """accumulators[i, v] += sum over k of a[i, k] * weight(k, v); number(i, k), chunk(i, k): one or `lanes` of a."""
+        """accumulators[i, v] += sum over k of a[i, k] * weight(k, v); number, chunk: one, `lanes` of a."""
         b = self.cpu.lanes
 
         def step(k: Expr, factor: Callable[[Expr], Expr]) -> None:
@@ -257,7 +257,8 @@ class _Recurrent:
                   lambda i, k: load(self.x, row + i, lanes(k, b)),
                   lambda k, v: load(self.w, lanes(base + (k * vectors + v) * b, b)))
         with unrolled(rows) as i, unrolled(vectors) as v:
-            store(self.gates, load(accumulators, lanes((i * vectors + v) * b, b)), d, row + i, lanes((first + v) * b, b))
+            value = load(accumulators, lanes((i * vectors + v) * b, b))
+            store(self.gates, value, d, row + i, lanes((first + v) * b, b))
 
     def _start(self, d: Expr) -> None:
         b = self.cpu.lanes

@@ -21,9 +21,11 @@ from edgec.kernels import (
     matmul_int8,
     matmul_weights,
     pointwise,
+    pointwise_rows,
     pool2d,
     recurrent,
     relayout,
+    softmax,
 )
 from edgec.kernels.epilogue import Lower
 from edgec.kernels.program import TensorProgram
@@ -37,7 +39,8 @@ from edgec.target import Target
 # One with a schedule space has choices(kernel, target) -> list of frozen dataclasses; build takes one as `schedule`.
 MODULES: list[ModuleType] = [
     relayout, conv2d_int8_depthwise, conv2d_int8_planar, conv2d_int8, matmul_int8, conv2d_depthwise, conv2d_winograd,
-    conv2d_direct, pool2d, global_pool, matmul_weights, matmul, concat, lookup, pointwise, recurrent,
+    conv2d_direct, pool2d, global_pool, matmul_weights, matmul, concat, lookup, pointwise, pointwise_rows,
+    recurrent, softmax,
 ]
 
 
@@ -74,17 +77,26 @@ def demand(kernel: Kernel, target: Target, table: Table | None = None) -> Demand
 def program(kernel: Kernel, target: Target, lower: Lower, table: Table | None = None) -> TensorProgram | None:
     """The kernel's tensor program in the layouts that it has, None if no module takes it so.
 
-    A kernel that works in either layout is left to the generic lowering where the assignment chose plain values.
+    Where the assignment chose plain values for a module that follows what comes, the next one that works on plain
+    values has the kernel.
     """
     module, schedule = choose(kernel, target, table)
     if module is None:
         return None
-    wish: Demand = module.demand(kernel, target)
-    if not kernel.layouts and (wish.shared or wish.either):
-        return None
+    if not kernel.layouts and _follows(module, kernel, target):
+        plain = (m for m in MODULES if m.refuse(kernel, target) is None and not _follows(m, kernel, target))
+        module, schedule = next(plain, None), None
+        if module is None:
+            return None
     built: TensorProgram = module.build(kernel, target, lower) if schedule is None else \
         module.build(kernel, target, lower, schedule)
     return built
+
+
+def _follows(module: ModuleType, kernel: Kernel, target: Target) -> bool:
+    """True if the module works in blocks where its inputs come so, and not on plain values."""
+    wish: Demand = module.demand(kernel, target)
+    return bool(wish.shared or wish.either)
 
 
 def _name(module: ModuleType) -> str:

@@ -25,11 +25,11 @@ def test_squeeze_excite_stays_blocked(channels: int, target: Target) -> None:
 
 
 @everywhere
-def test_chain_of_plain_values_is_left_to_the_generic_lowering(target: Target) -> None:
+def test_chain_of_plain_values_is_computed_in_rows(target: Target) -> None:
     graph = Graph("chain")
     x = graph_input(graph, "x", (1, 32, 4, 4))
     graph.outputs = [node(graph, "Exp", node(graph, "Neg", x))]
-    assert check(graph, target) == ["generic"]
+    assert check(graph, target) == ["pointwise"]
 
 
 @everywhere
