@@ -159,8 +159,9 @@ def distance(graph, other, data):
     """Mean square difference of the logits."""
     feeds, _ = data.batch(range(data.count))
     with torch.no_grad():
-        first, second = (next(iter(to_torch(g).eval()(x=torch.from_numpy(feeds["x"])).values())) for g in (graph, other))
-    return float((first - second).square().mean())
+        logits = [*to_torch(graph).eval()(x=torch.from_numpy(feeds["x"])).values(),
+                  *to_torch(other).eval()(x=torch.from_numpy(feeds["x"])).values()]
+    return float((logits[0] - logits[1]).square().mean())
 
 
 def test_training_on_grids_recovers_what_coarse_weights_lose():
