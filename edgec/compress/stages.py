@@ -147,3 +147,15 @@ def quantize(graph: Graph, original: bytes, policy: Any, wish: Any, *, weights: 
     return Stage(result.graph, {
         "stage": "quantize", **result.report, "options": options,
         "outputs": compare_outputs(plain, result.graph, result.samples, threads)})
+
+
+def factorize(graph: Graph, energy: float, *, keep: Sequence[str] = ()) -> Stage:
+    """Products of low rank become several smaller ones: see `factorize.factorize`."""
+    from edgec.compress.factorize import factorize as apply
+
+    plain, _ = optimize(graph)
+    result, rows = apply(plain, energy, keep=keep)
+    return Stage(result, {
+        "stage": "factorize", "options": {"energy": energy, "keep": list(keep)},
+        "macs": [count_macs(plain), count_macs(result)], "weights": [count_weights(plain), count_weights(result)],
+        "layers": [asdict(row) for row in rows]})
