@@ -32,6 +32,7 @@ from edgec.kernels.emit import (
     local,
     loop,
     parallel,
+    prefetch,
     splat,
     store,
     unrolled,
@@ -51,6 +52,7 @@ from edgec.target import Target
 
 ALGORITHM = "matmul"
 _MEASURED = 10  # tiles, the best by the cost rule
+_LINE = 16  # numbers of a cache line
 _PACK = 16  # rows; fewer do not pay back the copy of b
 
 
@@ -237,9 +239,29 @@ class _Writer:
             def weight(k: Expr, v: Expr) -> Expr:
                 return load(self.b, batch, k, lanes((first + v) * lanes_, lanes_))
 
+        ordinal = 0
         for row, count, rows in runs(split_even(size.m, self.tile.columns)):
             with share(count, part, last=row > 0) as tile:
-                self._tile(t, row + tile * rows, rows, first, vectors, last, weight)
+                fetch = self._ahead(first + vectors, vectors, ordinal + tile)
+                self._tile(t, row + tile * rows, rows, first, vectors, last, weight, fetch)
+            ordinal += count
+
+    def _ahead(self, first: Expr, vectors: int, ordinal: Expr) -> Callable[[Expr, int], None] | None:
+        """Writes, in each of `steps` steps of the `ordinal`-th tile of rows, a request for a line of the columns from
+        `first` on, which the next tile of columns reads: weights come from beyond the second cache, since other layers
+        have used it. None where one tile has all rows, so that nothing would arrive in time, or b is not packed early.
+        """
+        tiles, lanes_ = len(split_even(self.size.m, self.tile.columns)), self.cpu.lanes
+        if not self.early or tiles == 1:
+            return None
+
+        def fetch(step: Expr, steps: int) -> None:
+            lines = -(-self.size.k * vectors * lanes_ // _LINE)
+            share_ = -(-lines // (tiles * steps))
+            with unrolled(share_) as i:
+                prefetch(self.b, first * (self.size.k * lanes_) + ((ordinal * steps + step) * share_ + i) * _LINE)
+
+        return fetch
 
     def _pack(self, t: Expr, first: Expr, vectors: int, last: int) -> None:
         """Copy one tile of columns of a computed b; what lies beyond n is multiplied too, but never stored."""
@@ -251,7 +273,7 @@ class _Writer:
                 store(self.panel, load(self.b, batch, k, lanes((first + v) * lanes_, count)), lanes(start, count))
 
     def _tile(self, t: Expr, row: Expr, rows: int, first: Expr, vectors: int, last: int,
-              weight: Callable[[Expr, Expr], Expr]) -> None:
+              weight: Callable[[Expr, Expr], Expr], fetch: Callable[[Expr, int], None] | None) -> None:
         """One register tile: start, reduce over k, finish, store."""
         lanes_, size = self.cpu.lanes, self.size
         accumulators = local(rows * vectors * lanes_)
@@ -262,7 +284,7 @@ class _Writer:
         with unrolled(rows) as i, unrolled(vectors) as v:
             start = splat(0, lanes_) if self.start is None else load(self.start, lanes((first + v) * lanes_, lanes_))
             store(accumulators, start, lanes(vector(i, v), lanes_))
-        self._reduce(t, row, rows, vectors, accumulators, weight)
+        self._reduce(t, row, rows, vectors, accumulators, weight, fetch or (lambda _step, _steps: None))
         whole = vectors - (last < lanes_)
         with unrolled(rows) as i:
             place = t * size.m + row + i
@@ -274,7 +296,7 @@ class _Writer:
                             store(self.y, result(e), place, (first + v) * lanes_ + e)
 
     def _reduce(self, t: Expr, row: Expr, rows: int, vectors: int, accumulators: Buffer,
-                weight: Callable[[Expr, Expr], Expr]) -> None:
+                weight: Callable[[Expr, Expr], Expr], fetch: Callable[[Expr, int], None]) -> None:
         lanes_, size = self.cpu.lanes, self.size
         batch = 0 if self.a.shape[0] == 1 else t
 
@@ -284,12 +306,18 @@ class _Writer:
                 store(accumulators, load(accumulators, place) + broadcast(number(i), lanes_) * weight(k, v), place)
 
         if self.cpu.by_element and size.k >= lanes_:
-            with loop(size.k // lanes_) as chunk, unrolled(lanes_) as u:
-                step(chunk * lanes_ + u, lambda i: lane(load(self.a, batch, row + i, lanes(chunk * lanes_, lanes_)), u))
+            with loop(size.k // lanes_) as chunk:
+                fetch(chunk, size.k // lanes_)
+                with unrolled(lanes_) as u:
+                    step(chunk * lanes_ + u,
+                         lambda i: lane(load(self.a, batch, row + i, lanes(chunk * lanes_, lanes_)), u))
             done = size.k // lanes_ * lanes_
         else:
             done = 0
         for first, count, unroll in runs(split_even(size.k - done, self.tile.unroll)) if size.k > done else ():
-            with loop(count) as chunk, unrolled(unroll) as u:
-                k = done + first + chunk * unroll + u
-                step(k, lambda i, k=k: load(self.a, batch, row + i, k))  # type: ignore[misc]
+            with loop(count) as chunk:
+                if first == 0:
+                    fetch(chunk, count)
+                with unrolled(unroll) as u:
+                    k = done + first + chunk * unroll + u
+                    step(k, lambda i, k=k: load(self.a, batch, row + i, k))  # type: ignore[misc]
