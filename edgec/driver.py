@@ -282,7 +282,7 @@ def _compile(plans: Sequence[Plan], target: Target, folder: Path, name: str, opt
         progress(label, None, f"{len(plan.kernels)} kernels with {plan.backend}")
         artifacts.append(find_backend(plan.backend).compile(
             plan, target, CompileOptions(stage, own, options.threads, options.toolchain, options.precision,
-                                         _within(progress, label))))
+                                         options.preprocess, _within(progress, label))))
     return artifacts
 
 

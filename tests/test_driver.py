@@ -243,3 +243,17 @@ def test_build_keeps_the_numbers_of_a_quantized_model_in_a_native_engine(block, 
     for name, array in expected.items():
         np.testing.assert_array_equal(results[name], array)
     assert "interpreter" in json.loads((folder / "report.json").read_text())["golden"]["reference"]
+
+
+def test_build_for_a_jetson_carries_the_preprocessing_of_pictures(tmp_path):
+    from edgec.compress.request import Quantization
+
+    b = Builder()
+    model = save(b.output(b("GlobalAveragePool", b("Relu", b.conv(b.input("image", 1, 3, 24, 24), 4)))),
+                 tmp_path / "net.onnx")
+    wish = Quantization(preprocess="resize=short:30 scale=1/255 mean=0.485,0.456,0.406")
+    bundle = read_bundle(build(model, "jetson", tmp_path / "out", quantization=wish))
+    assert {"net_preprocess.h", "edgec_preprocess.h", "edgec_preprocess.cu"} <= set(bundle.stages[0].files)
+    text = (bundle.stages[0].folder / "net_preprocess.h").read_text()
+    assert "EDGEC_RESIZE_SHORT" in text
+    assert "0.485f" in text

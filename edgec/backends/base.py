@@ -32,6 +32,7 @@ class CompileOptions:
     folder: an existing empty folder for the files; name: C identifier of the engine; threads: at most this many;
     toolchain: prefix of a cross compiler (`aarch64-linux-gnu-`), empty for the bundled one. precision: for backends
     that choose number formats themselves (TensorRT), empty for their own choice; others follow the graph.
+    preprocess: how pictures become the model's input, as far as it is stated (edgec.data.preprocess, as JSON).
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class CompileOptions:
     threads: int = 1
     toolchain: str = ""
     precision: str = ""
+    preprocess: Mapping[str, Any] | None = None
     progress: Progress = silent
 
 

@@ -22,6 +22,7 @@ from edgec.backends.tensorrt import board, operators
 from edgec.backends.tensorrt.dialect import to_dialect
 from edgec.backends.tensorrt.export import export
 from edgec.backends.tensorrt.native import BoardRunner
+from edgec.backends.tensorrt.preprocess import preprocess_files
 from edgec.backends.tensorrt.qdq import refuse_grid
 from edgec.backends.tensorrt.releases import Release, release_of
 from edgec.errors import Refusal, UserError
@@ -74,9 +75,11 @@ class TensorRtBackend:
         made = export(plan.graph, release, options.folder, name=options.name, precision=options.precision or "auto",
                       board=facts, dla_core=choices.get("dla"), gpu_fallback=bool(choices.get("gpu_fallback")))
         files = dict(made.files)
+        pictures = preprocess_files(options.preprocess, plan.graph, options.name)
         for name, text, meaning in ((BUILDER, board.builder_text(), "builds the engine on the board, once"),
                                     (RUNNER, board.runner_text(), "runs the engine on the board"),
-                                    (HEADER, _header(), "the engine in C++")):
+                                    (HEADER, _header(), "the engine in C++"),
+                                    *((n, t, "preprocessing for CPU and GPU") for n, t in pictures.items())):
             (options.folder / name).write_text(text, encoding="utf-8")
             files[name] = meaning
         meta = {key: made.description[key] for key in (
