@@ -28,7 +28,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Turn a trained model into a checked engine for an edge device.")
 
-for _module in (build, run, verify, compare, bench, tune, prune, sparsify, factorize, quantize, recover, inspect, targets, doctor):
+for _module in (build, run, verify, compare, bench, tune, prune, sparsify, factorize, quantize, recover, inspect,
+                targets, doctor):
     app.command(_module.NAME)(_module.command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +59,10 @@ def command(
     ratio: Annotated[list[str] | None, typer.Option(
         help="A share of its own for a group: NAME=0.3. Repeatable.", metavar="NAME=SHARE")] = None,
     most: Annotated[float, typer.Option(help="Largest share of a layer that may go.")] = 0.9,
+    steps: Annotated[int, typer.Option(
+        min=1, help="Prune in so many steps and train after each on --data, with the model as its teacher.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the training after each of several steps.")] = 2,
+    rate: Annotated[float, typer.Option(help="Its learning rate; `edgec recover` has the other options.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Where the criterion `random` starts.")] = 0,
     inputs: Inputs = None,
     values: Values = None,
@@ -71,6 +76,7 @@ def command(
     from edgec.compress import stages
     from edgec.compress.prune.channels import Cost, PruneOptions, count_macs
     from edgec.compress.prune.select import Limits
+    from edgec.compress.train.loop import Recipe
     from edgec.data.dataset import open_data
     from edgec.frontends import load
     from edgec.ir import checkpoint
@@ -89,13 +95,22 @@ def command(
             raise UserError("a speed-up is one on a device", expected="--target")
         share, cost = 1 / _factor(speedup), partial(predicted_cycles, target=device)
     options = PruneOptions(channels, share, ranking, criterion, limits)
-    with Steps(quiet) as steps:
-        steps("load", None, str(source))
+    if steps > 1 and not data:
+        raise UserError("pruning in steps trains between them", expected="--data")
+    with Steps(quiet) as progress:
+        progress("load", None, str(source))
         model = load(source, inputs=parse_shapes(inputs), values=parse_values(values), trust_pickle=trust_pickle,
                      factory=factory, submodule=submodule)
         found = open_data(data, model.graph.inputs, preprocess=preprocess or None,
                           labels=labels or None).take(samples) if data else None
-        stage = stages.prune(model.graph, options, found, cost=cost, seed=seed, progress=steps)
+        if steps > 1 and found is not None:
+            taught = {"distill": 1.0, **({"cross-entropy": 1.0} if found.labelled else {})}
+            stage = stages.prune_in_steps(
+                model.graph, options, found, Recipe(epochs, rate=rate, losses=taught, seed=seed), steps=steps,
+                teacher=model.graph, cost=cost, folder=output.with_name(f"{output.name}.training"),
+                threads=len(os.sched_getaffinity(0)), progress=progress)
+        else:
+            stage = stages.prune(model.graph, options, found, cost=cost, seed=seed, progress=progress)
         checkpoint.save(stage.graph, output)
     if as_json:
         print_json({"checkpoint": str(output), **stage.facts})

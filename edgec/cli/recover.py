@@ -52,6 +52,10 @@ def command(
         "beside it).")] = "model",
     temperature: Annotated[float, typer.Option(help="Of the loss distill.")] = 4.0,
     adaptive: Annotated[bool, typer.Option("--adaptive", help="Learn the weights of several losses.")] = False,
+    scale_l1: Annotated[float, typer.Option(
+        help="Sparse training: weight of the sum of |scales| of normalizations, such as 1e-4.")] = 0.0,
+    group_lasso: Annotated[float, typer.Option(
+        help="Sparse training: weight of the sum of the norms of channels, such as 1e-4.")] = 0.0,
     evaluation: Annotated[str, typer.Option(help="Samples that measure every epoch; they do not train.")] = "",
     metric: Annotated[str, typer.Option(help="top1, iou ...: see `edgec compare`.")] = "",
     threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one for each core.")] = 0,
@@ -76,7 +80,7 @@ def command(
 
     recipe = Recipe(epochs, batch, rate, optimizer, decay=decay, schedule=schedule, temperature=temperature,
                     adaptive=adaptive, teacher=teaching, hints=tuple(hint or ()), augment=tuple(augment or ()),
-                    seed=seed)
+                    scale_l1=scale_l1, group_lasso=group_lasso, seed=seed)
     with Steps(quiet) as steps:
         steps("load", None, str(source))
         bound, constants = parse_shapes(inputs), parse_values(values)

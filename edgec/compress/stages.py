@@ -7,7 +7,7 @@ build. Samples and float models are given as objects; reading them is the caller
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,38 @@ def prune(graph: Graph, options: PruneOptions, samples: Iterable[Any] | None = N
     progress("prune", None, options.criterion)
     pruned = prune_channels(graph, options, evidence, cost)
     return Stage(measure_statistics(pruned.graph, store, progress), _facts(options, pruned, store.count))
+
+
+def prune_in_steps(graph: Graph, options: PruneOptions, samples: Iterable[Any], recipe: Any, *, steps: int,
+                   teacher: Graph | None = None, cost: Cost = count_macs, folder: Path | None = None, threads: int = 1,
+                   progress: Progress = silent) -> Stage:
+    """Prune a part, train, prune the next part, train again: better than all at once where much must go.
+
+    recipe: of the training after each step. The cost that stays after step i of n is
+    1 - (1 - goal) * (1 - (1 - i / n)^3): large steps first, while there is much to spare.
+    Source: the cubic schedule of Zhu and Gupta 2017, arXiv:1710.01878, equation 1.
+    Raises UserError as `prune`, and for options without a goal in cost.
+    """
+    if options.cost_ratio is None or steps < 1:
+        raise UserError("pruning in steps needs a goal in cost and at least one step", expected="--macs or --speedup")
+    known = list(samples)
+    whole = cost(prepare(graph))
+    facts: list[dict[str, Any]] = []
+    for step in range(1, steps + 1):
+        left = 1 - (1 - options.cost_ratio) * (1 - (1 - step / steps) ** 3)
+        here = replace(options, cost_ratio=min(1.0, left * whole / cost(prepare(graph))))
+        pruned = prune(graph, here, known, teacher=teacher, cost=cost, progress=progress)
+        work = None if folder is None else folder / f"step{step}"
+        if work is not None:
+            work.mkdir(parents=True, exist_ok=True)
+        trained = recover(pruned.graph, known, recipe, teacher=teacher, folder=work, threads=threads, progress=progress)
+        graph = trained.graph
+        facts.append({"prune": pruned.facts, "recover": trained.facts})
+    first, last = facts[0]["prune"], facts[-1]["prune"]
+    return Stage(graph, {
+        "stage": "prune in steps", "options": asdict(options), "steps": facts, "samples": len(known),
+        "macs": [first["macs"][0], last["macs"][1]], "weights": [first["weights"][0], last["weights"][1]],
+        "groups": last["groups"], "blocked": last["blocked"]})
 
 
 def _facts(options: PruneOptions, pruned: Any, samples: int | None) -> dict[str, Any]:

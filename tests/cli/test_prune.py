@@ -105,3 +105,19 @@ def test_a_checkpoint_takes_no_other_shape(edgec, model, tmp_path):
     done = edgec("build", tmp_path / "p.edgec", "-t", "host", "--input", "x=1x3x9x9")
     assert done.code == 2
     assert "bound already" in done.err
+
+
+def test_pruning_in_steps_reaches_the_same_goal(edgec, model, pictures, tmp_path):
+    done = edgec("prune", model, "-o", tmp_path / "p.edgec", "--macs", "0.5", "--steps", "3", "--epochs", "1", "--data",
+                 pictures, "--preprocess", "scale=1/255", "--json", "-q")
+    assert done.code == 0, done.err
+    left = [step["prune"]["macs"][1] / done.json["macs"][0] for step in done.json["steps"]]
+    assert left[0] > left[1] > left[2]
+    assert 0.4 < left[2] <= 0.5
+    assert left[0] - left[1] > left[1] - left[2]
+
+
+def test_pruning_in_steps_needs_samples(edgec, model, tmp_path):
+    done = edgec("prune", model, "-o", tmp_path / "p.edgec", "--macs", "0.5", "--steps", "3")
+    assert done.code == 2
+    assert "--data" in done.err

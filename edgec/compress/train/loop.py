@@ -17,6 +17,7 @@ import torch
 from edgec.compress.torch_module import GraphModule, to_torch, write_back
 from edgec.compress.train.augment import augment, check_augmentations
 from edgec.compress.train.losses import NEEDS_LABELS, NEEDS_TEACHER, Batch, Weights, needs
+from edgec.compress.train.penalties import group_penalty, scale_penalty
 from edgec.compress.train.store import Store
 from edgec.errors import UserError
 from edgec.interchange.npz import read_npz, write_npz
@@ -29,7 +30,7 @@ _SCHEDULES = ("cosine", "linear", "constant")
 _TEACHERS = ("model", "self", "mutual")
 _CHECKPOINT = "training.npz"
 _LEAST_SCALE = 1e-8  # of a learned grid
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Recipe:
     `losses.Weights`. teacher: who teaches the losses that need one: the float model, the net itself one epoch ago
     (self), or a second student that learns beside it (mutual). statistics: how fast those of BatchNormalization follow
     the batches, 0 to leave them. scales: those of grids are learned (LSQ), if there are any. augment: see `augment`.
-    clip: largest norm of the gradient.
+    scale_l1, group_lasso: weights of `penalties` that push channels to zero. clip: largest norm of the gradient.
     """
 
     epochs: int = 10
@@ -61,6 +62,8 @@ class Recipe:
     statistics: float = 0.1
     scales: bool = True
     augment: tuple[str, ...] = ()
+    scale_l1: float = 0.0
+    group_lasso: float = 0.0
     clip: float = 5.0
     seed: int = 0
 
@@ -73,6 +76,9 @@ class Recipe:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 wrong.append(f"{name} is {getattr(self, name)}, not at least 1")
+        for name in ("scale_l1", "group_lasso"):
+            if not 0 <= getattr(self, name) < 1:
+                wrong.append(f"{name} is {getattr(self, name)}, not from 0 to 1")
         if not 0 < self.rate < 10:
             wrong.append(f"the learning rate is {self.rate}")
         if wrong:
@@ -156,6 +162,8 @@ class _Student:
         torch.manual_seed(recipe.seed + number)
         self.module = _tapped(graph, recipe.hints, masks, recipe.statistics, recipe.scales)
         self.weights = Weights(recipe.losses, recipe.final, recipe.adaptive)
+        self.penalties = [(weight, make(graph, self.module)) for weight, make in (
+            (recipe.scale_l1, scale_penalty), (recipe.group_lasso, group_penalty)) if weight]
         if number:  # the second of two mutual students starts beside the first
             with torch.no_grad():
                 for parameter in map(self.module.parameter, self.module.weight_names):
@@ -240,6 +248,8 @@ def _step(students: Sequence[_Student], teaching: GraphModule | None, feeds: Map
             raise UserError(f"the loss is {float(loss.detach())} in epoch {epoch + 1}", expected="a number",
                             hint="try a smaller learning rate; the checkpoint of the last epoch is kept")
         student.optimizer.zero_grad()
+        for weight, penalty in student.penalties:
+            loss = loss + weight * penalty()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.module.parameters(), recipe.clip)
         for group in student.optimizer.param_groups:
