@@ -23,7 +23,7 @@ class BoardRunner:
         """Find or build the engine of the stage in `folder`. Raises UserError with the builder's own words."""
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         try:
-            self._engine = Engine(str(folder), options={"quiet": True})
+            self._engine = Engine(str(folder), tell=lambda *_: None)
         except Failure as failure:
             raise _as_error(failure, folder) from failure
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,8 +148,6 @@ def test_build_gives_the_errors_of_the_log_and_advice(tmp_path):
     fake = FakeTensorRT("8.5")
 
     def fail(builder, *_):
-        from types import SimpleNamespace
-
         builder.given[0].log(SimpleNamespace(name="ERROR"), "Requested amount of GPU memory could not be allocated")
         return None
 
@@ -370,6 +369,61 @@ def test_compare_times_the_twins_in_turns(tmp_path, monkeypatch):
     record = make_board(tmp_path, FakeTensorRT("10.3")).engine()
     assert sorted(record["milliseconds"]) == ["float16", "int8"]
     assert cuda.memory == {}
+
+
+def test_auto_goes_on_without_a_variant_that_tensorrt_cannot_build(tmp_path):
+    describe(tmp_path, variant("int8", ["FP16", "INT8"]), variant("float16"))
+    fake, tried = FakeTensorRT("8.5"), []
+
+    def build(builder, network, config):
+        tried.append(fake.calls[-30:])
+        return None if any("BuilderFlag.INT8" in c for c in fake.calls[fake.calls.index("ILogger()"):]) and len(
+            tried) == 1 else b"plan of 8.5.3.1"
+
+    fake._answers["Builder", "build_serialized_network"] = build
+    assert make_board(tmp_path, fake).engine()["variant"] == "float16"
+    assert len(tried) == 2
+    assert make_board(tmp_path, fake).engine()["variant"] == "float16"
+    assert len(tried) == 2  # not tried again at every start
+    fake._answers["Builder", "build_serialized_network"] = lambda *_: None
+    board = make_board(tmp_path, fake, rebuild=True)
+    with pytest.raises(Failure, match="could not build"):
+        board.engine()
+
+
+class OldEngine:
+    """An engine as TensorRT 8.2 documents it: inputs and outputs by number."""
+
+    num_bindings = 2
+
+    def __init__(self):
+        self.ran = []
+
+    def get_binding_name(self, index):
+        return "xy"[index]
+
+    def get_binding_dtype(self, index):
+        return SimpleNamespace(name="HALF")
+
+    def get_binding_shape(self, index):
+        return (1, 4)
+
+    def binding_is_input(self, index):
+        return index == 0
+
+    def create_execution_context(self):
+        return SimpleNamespace(execute_async_v2=lambda bindings, stream: self.ran.append((bindings, stream)) or True)
+
+
+def test_session_runs_an_engine_without_names():
+    engine, cuda = OldEngine(), FakeCuda()
+    trt = SimpleNamespace(Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine))
+    session = Session(trt, b"plan", None, cuda)
+    assert [(t["name"], t["dtype"], t["bytes"], t["input"]) for t in session.tensors] == [
+        ("x", "float16", 8, True), ("y", "float16", 8, False)]
+    session.run()
+    assert engine.ran == [(sorted(cuda.memory, key=list(cuda.memory).index), 77)]
+    session.close()
 
 
 # -- progress ---------------------------------------------------------------------------------------------------------

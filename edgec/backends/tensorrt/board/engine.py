@@ -113,11 +113,39 @@ class Board:
             size = max(os.path.getsize(os.path.join(self.folder, v["model"])) for v in missing)
             for text in check_memory(self.machine, size, bool(self.options.get("force"))):
                 self.tell("memory", text)
-        for variant in missing:
-            self._build(variant)
+        rows = self._build_all(rows, missing)
         if len(rows) == 1:
             return dict(self.record(rows[0]), path=self.path(rows[0]))
         return self._fastest(rows)
+
+    def _build_all(self, rows: List[Dict[str, Any]], missing: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+        """Build what is missing; the rows that have an engine. One variant that TensorRT cannot build on this GPU does
+        not stop the others, and is not tried again at every start; if none is left, its Failure is raised.
+        """
+        good: List[Dict[str, Any]] = []
+        failures: List[Failure] = []
+        for variant in rows:
+            note = self.path(variant) + ".failed.json"
+            before = "" if self.options.get("rebuild") else read_json(note).get("error", "")
+            if variant in missing and before and len(rows) > 1:
+                failures.append(Failure(before, "python3 build.py --rebuild tries again"))
+            elif variant in missing:
+                try:
+                    self._build(variant)
+                except Failure as failure:
+                    if len(rows) == 1 or failure.code == CANNOT:
+                        raise
+                    write_whole(note, {"error": failure.what})
+                    failures.append(failure)
+                else:
+                    good.append(variant)
+            else:
+                good.append(variant)
+        for left_out in failures:
+            self.tell("warning", "a variant is left out: " + left_out.what)
+        if not good:
+            raise failures[0]
+        return good
 
     def _build(self, variant: Dict[str, Any]) -> None:
         path, log = self.path(variant), Log(bool(self.options.get("verbose")))

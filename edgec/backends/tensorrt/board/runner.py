@@ -15,10 +15,10 @@ import json
 import os
 import struct
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from edgec.backends.tensorrt.board.engine import HERE, Board
-from edgec.backends.tensorrt.board.files import FAILED, Failure
+from edgec.backends.tensorrt.board.files import FAILED, Failure, say
 from edgec.backends.tensorrt.board.session import Session
 
 _MAGIC = b"EDG1"
@@ -29,9 +29,9 @@ class Engine:
     """The engine on this machine. `inputs` and `outputs` are dicts with name, dtype and shape."""
 
     def __init__(self, folder: str = HERE, keep: str = "", options: Optional[Dict[str, Any]] = None,
-                 session: Optional[Session] = None) -> None:
+                 session: Optional[Session] = None, tell: Callable[..., None] = say) -> None:
         """Find the engine for this machine, or build it. Raises Failure, with the way out, if that cannot be."""
-        board = Board(folder, keep, options) if session is None else None
+        board = Board(folder, keep, options, tell=tell) if session is None else None
         self.session = session if session is not None else board.open()  # type: ignore[union-attr]
         description = board.description if board is not None else json.loads(_text(os.path.join(folder, "engine.json")))
         self.inputs, self.outputs = description["inputs"], description["outputs"]
