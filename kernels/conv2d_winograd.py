@@ -100,8 +100,8 @@ def _refuse_form(kernel: Kernel, target: Target) -> str | None:
     window = conv.window
     if conv.groups > 1 or window.taps == (1, 1) or window.dilation != (1, 1):
         return "not more than one tap, dilation 1 and one group"
-    if conv.c < cpu.lanes and not gathers(conv, cpu.lanes):
-        return f"{conv.c} channels do not fill a block"
+    if 2 * conv.c < cpu.lanes and not gathers(conv, cpu.lanes):
+        return f"{conv.c} channels do not fill half a block"
     return None
 
 

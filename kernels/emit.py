@@ -125,6 +125,11 @@ def lane(vector: Expr, index: int) -> Expr:
     return tirx.Shuffle([vector], [index])
 
 
+def shuffle(a: Expr, b: Expr, lanes_: Sequence[int]) -> Expr:
+    """The vector of these lanes of two vectors: those of b are counted on from those of a."""
+    return tirx.Shuffle([a, b], list(lanes_))
+
+
 def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
     """Write an element or a vector."""
     T.buffer_store(buffer.data, value, [buffer.flat(index)])
