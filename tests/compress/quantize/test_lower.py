@@ -54,7 +54,8 @@ def test_report_has_every_kernel_and_its_sensitivity(data):
     found = lower(graph, Quantization(train, observer="minmax"))
     assert integer_products(found.graph) == {r["product"] for r in found.report["sensitivity"]}
     assert {r["product"] for r in found.report["kernels"] if r["int8"]} >= integer_products(found.graph)
-    assert found.report["calibration"]["name"] == "train.npz"
+    assert (found.report["calibration"]["name"], found.report["samples"]) == ("train.npz", 40)
+    assert lower(graph, Quantization(train, samples=7, observer="minmax")).report["samples"] == 7
     assert found.report["budget"] is None
     assert found.mixed is None
     json.dumps(found.report, allow_nan=False)
