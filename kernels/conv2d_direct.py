@@ -6,8 +6,9 @@ Layouts:  x [n, C/b, h, w, b], or plain [n, c, h, w] if the layout assignment sa
           (plain x: [c, r, s, blocks, b]), then a last block of channels that is not full by itself; numbers beyond C
           and K are 0;
           bias [K/b, b]; y and full operands of the pointwise nodes [n, K/b, oh, ow, b].
-Applies when: (1) x, weights and bias are float32, weights and bias constant, rank 3 or 4; (2) groups = 1, or c/groups
-          and k/groups are multiples of the block; (3) the pointwise nodes fit `epilogue`.
+Applies when: (1) x, weights and bias are float32, weights and bias constant, rank 3 or 4; (2) groups = 1, or at
+          most `_JOINED` of them fill whole blocks of inputs and outputs: they are computed as one, with zeros among
+          their weights; (3) the pointwise nodes fit `epilogue`.
 Padding:  nothing is copied. Rows outside are skipped; tiles that touch a side are written out with the products that
           exist.
           A channel beyond C never enters a sum, so lanes beyond C may hold anything, NaN included.
@@ -65,6 +66,7 @@ from edgec.target import Target
 
 ALGORITHM = "direct"
 _MEASURED = 10  # tiles, the best by the cost rule
+_JOINED = 16  # groups: one in 16 products counts then, which is still faster than numbers one by one
 _REUSE = 16  # tiles of positions; fewer do not hide the time that weights beyond the second cache take to arrive
 
 
@@ -76,10 +78,9 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     reason = convolution.refuse(kernel) or epilogue.refuse(kernel)
     if reason:
         return reason
-    conv = convolution.describe(kernel.anchor)
-    ins, outs = conv.c // conv.groups, conv.k // conv.groups
-    if conv.groups > 1 and (ins % cpu.lanes or outs % cpu.lanes):
-        return f"{conv.groups} groups of {ins} to {outs} channels are not multiples of {cpu.lanes}"
+    conv, groups = _describe(kernel, cpu), kernel.anchor.integer("group", 1)
+    if groups > _JOINED * conv.groups:
+        return f"only {groups // conv.groups} of {groups} groups fill blocks of {cpu.lanes} channels"
     return too_many_sides(conv.window, _tile(cpu, conv))
 
 
@@ -102,7 +103,8 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
     """Schedules that are worth measuring, the one of the cost rules first; none where the kernel does not apply."""
     if refuse(kernel, target) is not None:
         return []
-    cpu, (conv, _) = known_machine(target), _flat(convolution.describe(kernel.anchor))
+    cpu = known_machine(target)
+    conv, _ = _flat(_describe(kernel, cpu))
     first = _schedule(cpu, conv)
     blocks = -(-conv.k // conv.groups // cpu.lanes)
     best = [t for t in ranked_tiles(cpu, conv.window.oh, conv.window.ow, blocks)
@@ -113,9 +115,17 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
 
 def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rules."""
-    cpu, (conv, flat) = known_machine(target), _flat(convolution.describe(kernel.anchor))
+    cpu = known_machine(target)
+    conv, flat = _flat(_describe(kernel, cpu))
     chosen = schedule or _schedule(cpu, conv)
-    return write(kernel.name, lambda writer: _Direct(kernel, cpu, conv, chosen, lower, flat, writer).body(), ALGORITHM)
+    program = write(kernel.name, lambda writer: _Direct(kernel, cpu, conv, chosen, lower, flat, writer).body(),
+                    ALGORITHM)
+    return replace(program, products=kernel.anchor.integer("group", 1) / conv.groups)
+
+
+def _describe(kernel: Kernel, cpu: Machine) -> Convolution:
+    """The convolution that is computed: with groups that fill blocks."""
+    return convolution.join_groups(convolution.describe(kernel.anchor), cpu.lanes)
 
 
 def _flat(conv: Convolution) -> tuple[Convolution, bool]:
@@ -167,7 +177,9 @@ class _Direct:
         shape = (conv.n, conv.c, *size) if self.plain else (conv.n, -(-conv.c // b), *size, b)
         self.x = writer.pointer(Input(data), shape)
         self.depth = 1 if self.plain else depth(cpu, conv, tile)
-        packed = pack_weights(convolution.weights(node), conv.groups, b, tile.blocks, self.plain, self.depth)
+        groups = node.integer("group", 1)
+        array = convolution.spread_weights(convolution.weights(node), groups, groups // conv.groups)
+        packed = pack_weights(array, conv.groups, b, tile.blocks, self.plain, self.depth)
         self.weights = writer.pointer(Constant(packed), packed.shape)
         reuse = count_areas(self.window, tile)
         self.positions_first = schedule.positions_first

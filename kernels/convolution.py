@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from edgec.kernels.epilogue import geometry
@@ -66,3 +66,26 @@ def bias(node: Node, length: int) -> np.ndarray | None:
     padded = np.zeros(length, np.float32)
     padded[: value.const.size] = value.const.reshape(-1)
     return padded
+
+
+def join_groups(conv: Convolution, block: int) -> Convolution:
+    """The same convolution with neighbouring groups joined, as few as fill whole blocks of inputs and outputs, or all.
+
+    `spread_weights` gives its weights: what joined groups do not share is 0.
+    """
+    ins, outs = conv.c // conv.groups, conv.k // conv.groups
+    joined = next(m for m in range(1, conv.groups + 1) if conv.groups % m == 0
+                  and (m == conv.groups or (m * ins % block == 0 and m * outs % block == 0)))
+    return replace(conv, groups=conv.groups // joined)
+
+
+def spread_weights(array: np.ndarray, groups: int, joined: int) -> np.ndarray:
+    """[k, c/groups, R, S] -> [k, c/groups * joined, R, S]: each group's weights where its inputs are among the joined."""
+    if joined == 1:
+        return array
+    k, ins, r, s = array.shape
+    spread = np.zeros((groups // joined, joined, k // groups, joined, ins, r, s), array.dtype)
+    parts = array.reshape(groups // joined, joined, k // groups, ins, r, s)
+    for member in range(joined):
+        spread[:, member, :, member] = parts[:, member]
+    return spread.reshape(k, joined * ins, r, s)

@@ -37,6 +37,9 @@ CASES = [
     Case("uneven_stride", 32, 16, (9, 31), (3, 5), attributes={"pads": (0, 2, 1, 1), "strides": (1, 3)}),
     Case("dilation", 32, 16, (12, 19), (3, 3), attributes={"pads": (2, 2, 2, 2), "dilations": (2, 2)}),
     Case("groups", 64, 96, (6, 7), (3, 3), groups=2, attributes={"pads": (1, 1, 1, 1)}),
+    Case("small_groups", 48, 96, (6, 7), (3, 3), groups=12, attributes={"pads": (1, 1, 1, 1)}),
+    Case("uneven_groups", 40, 24, (6, 7), (3, 3), groups=4, attributes={"pads": (1, 1, 1, 1)}),
+    Case("depth_multiplier", 16, 32, (6, 7), (3, 3), groups=16, attributes={"pads": (1, 1, 1, 1)}, epilogue="silu"),
     Case("batch_residual", 32, 40, (7, 7), (3, 3), n=2, attributes={"pads": (1, 1, 1, 1)}, epilogue="residual"),
     Case("pointwise", 48, 64, (5, 7), (1, 1), epilogue="clip"),
     Case("pointwise_stride", 32, 32, (7, 9), (1, 1), attributes={"strides": (2, 2)}, bias=False),
@@ -79,9 +82,9 @@ def test_direct_equals_reference(case: Case, target: Target, monkeypatch: pytest
     assert "generic" not in algorithms
 
 
-def test_groups_that_cut_a_block_are_refused() -> None:
-    kernel = group(conv_graph(replace(CASES[6], c=40, k=48)))[0]
-    assert "multiples" in (conv2d_direct.refuse(kernel, AVX512) or "")
+def test_many_groups_that_fill_no_block_are_refused() -> None:
+    kernel = group(conv_graph(replace(CASES[6], c=34, k=68, groups=34)))[0]
+    assert "only 34 of 34" in (conv2d_direct.refuse(kernel, AVX512) or "")
     assert registry.find(kernel, AVX512) is None
 
 
@@ -141,3 +144,12 @@ def test_same_tile_is_chosen_again() -> None:
 def test_window_of_auto_pad() -> None:
     graph = conv_graph(Case("same", 32, 16, (8, 9), (2, 4), attributes={"auto_pad": "SAME_LOWER"}))
     assert convolution.describe(graph.nodes[0]).window.pad == (1, 2)
+
+
+def test_joined_groups_keep_their_weights_apart() -> None:
+    array = np.arange(1, 1 + 8 * 3, dtype=np.float32).reshape(8, 3, 1, 1)  # 4 groups of 3 to 2 channels
+    spread = convolution.spread_weights(array, 4, 2)
+    assert spread.shape == (8, 6, 1, 1)
+    np.testing.assert_array_equal(spread[5, :3, 0, 0], array[5, :, 0, 0])  # the first of its pair of groups
+    np.testing.assert_array_equal(spread[6, 3:, 0, 0], array[6, :, 0, 0])
+    assert np.count_nonzero(spread) == array.size
