@@ -71,9 +71,9 @@ def plan_model(source: Path, target: Target, **reading: Any) -> tuple[Plan, dict
 
 def tune(plan: Plan, target: Target, feeds: Mapping[str, np.ndarray], machine: Machine, table: Table, budget: float,
          save: Save, progress: Progress = silent) -> Outcome:
-    """Search for at most `budget` seconds, going on from what `table` has tried already.
+    """Search for `budget` seconds, but one round at least, going on from what `table` has tried already.
 
-    save: called with the table after each round, so that a search that is stopped loses one round.
+    save: called with the table after each round, so that a search that is stopped loses one round, and at the end.
     Raises Unsupported if the machine only emulates the target: times say nothing there.
     """
     if machine.emulated:
@@ -81,10 +81,11 @@ def tune(plan: Plan, target: Target, feeds: Mapping[str, np.ndarray], machine: M
                           hint="name the device: --device ssh://user@host")
     search = _Search(plan, target, feeds, machine)
     start = replace(table, entries=dict(table.entries))
-    deadline, rounds, tried, changed = time.monotonic() + budget, 0, 0, set[str]()
+    rounds, tried, changed = 0, 0, set[str]()
     with search:
-        base = search.engine(table)
-        while time.monotonic() < deadline:
+        first = base = search.engine(table)
+        deadline = time.monotonic() + budget
+        while not rounds or time.monotonic() < deadline:
             trial = search.next_trial(table)
             if not trial.entries:
                 break
@@ -96,15 +97,14 @@ def tune(plan: Plan, target: Target, feeds: Mapping[str, np.ndarray], machine: M
                 table.entries.update(won)
                 changed.update(won)
                 base = search.engine(table)
-            _date(table, machine)
-            save(table)
+            save(_dated(table, machine))
         complete = not search.next_trial(table).entries
-        before, after = search.whole(search.engine(start), base)
+        before, after = search.whole(first, base)
     if changed and after >= before:
         table.entries = start.entries
         changed = set()
-        save(table)
         after = before
+    save(_dated(table, machine))
     return Outcome(table, rounds, tried, len(changed), before, after, complete)
 
 
@@ -213,9 +213,10 @@ class _Search:
         return [max(1e-9, sum(turn[n] for n in names)) for turn in turns]
 
 
-def _date(table: Table, machine: Machine) -> None:
+def _dated(table: Table, machine: Machine) -> Table:
     table.machine, table.date, table.measured = machine.name, datetime.date.today().isoformat(), True
     table.versions = {package: metadata.version(package) for package in _VERSIONS}
+    return table
 
 
 def predict(plan: Plan, target: Target, table: Table) -> Table:
