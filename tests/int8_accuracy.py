@@ -188,8 +188,9 @@ def _peer(original: bytes, calibration: Data | Callable[[], Iterator[dict[str, n
           folder: Path) -> tuple[Run | None, str]:
     """ONNX Runtime's static quantization as its documentation has it: preprocessed, min-max, per channel, U8S8.
 
-    None, with the reason, if it fails.
+    None, with the reason, if it fails. Models older than opset 13 are converted first: pairs per channel need it.
     """
+    import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -210,16 +211,19 @@ def _peer(original: bytes, calibration: Data | Callable[[], Iterator[dict[str, n
             return next((dict(f) for f in self._samples), None)
 
     plain, ready, done = (folder / f"{n}.onnx" for n in ("plain", "ready", "peer"))
-    plain.write_bytes(original)
     logging.disable(logging.WARNING)
     try:
+        model = onnx.load_from_string(original)
+        if next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) < 13:
+            model = onnx.version_converter.convert_version(model, 17)
+        onnx.save(model, plain)
         quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
         quantize_static(str(ready), str(done), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
                         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
                         calibrate_method=CalibrationMethod.MinMax)
         return _session(done.read_bytes()), ""
     except Exception as error:  # theirs, of any kind: it is part of the comparison
-        return None, f"ONNX Runtime's quantization fails: {str(error).splitlines()[0][:80]}"
+        return None, f"ONNX Runtime's quantization fails: {str(error).splitlines()[0][:120]}"
     finally:
         logging.disable(logging.NOTSET)
 
