@@ -143,7 +143,8 @@ def _tensor_row(name: str, choice: Choice, placement: Placement) -> dict[str, An
             "zero_point": int(taken.quant.zero_point),
             "sqnr_db": _finite(taken.sqnr), "error": choice.errors.get(taken.method),
             "candidates": [{"method": t.method, "threshold": t.value, "sqnr_db": _finite(t.sqnr),
-                            "error": choice.errors.get(t.method)} for t in choice.candidates]}
+                            "error": choice.errors.get(t.method), "output_error": choice.outputs.get(t.method)}
+                           for t in choice.candidates]}
 
 
 def _weight_rows(graph: Graph, result: Graph, placement: Placement) -> list[dict[str, Any]]:
