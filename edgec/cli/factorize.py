@@ -7,19 +7,10 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import (
-    AsJson,
-    Factory,
-    Inputs,
-    Quiet,
-    Submodule,
-    TrustPickle,
-    Values,
-    parse_shapes,
-    parse_values,
-)
+from edgec.cli.arguments import AsJson, Quiet
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
+from edgec.cli.model import ModelOptions
 from edgec.report.units import count
 
 NAME = "factorize"
@@ -27,28 +18,22 @@ NAME = "factorize"
 
 @guarded
 def command(
+    how: ModelOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
     energy: Annotated[float, typer.Option(
         help="Share of the squared singular values of every weight that stays.")] = 0.9,
     keep: Annotated[list[str] | None, typer.Option(help="Nodes that stay whole, by name. Repeatable.")] = None,
-    inputs: Inputs = None,
-    values: Values = None,
-    factory: Factory = "",
-    submodule: Submodule = "",
-    trust_pickle: TrustPickle = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Split layers of low rank into cheaper ones (SVD, Tucker-2). Then: edgec recover, edgec build."""
     from edgec.compress import stages
-    from edgec.frontends import load
     from edgec.ir import checkpoint
 
     with Steps(quiet) as steps:
         steps("load", None, str(source))
-        model = load(source, inputs=parse_shapes(inputs), values=parse_values(values), trust_pickle=trust_pickle,
-                     factory=factory, submodule=submodule)
+        model = how.load(source)
         steps("factorize", None, f"energy {energy}")
         stage = stages.factorize(model.graph, energy, keep=keep or ())
         checkpoint.save(stage.graph, output)

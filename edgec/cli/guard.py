@@ -11,6 +11,7 @@ import sys
 import tempfile
 import traceback as tracebacks
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -27,12 +28,19 @@ _Traceback = Annotated[bool, typer.Option("--traceback", help="Show where in edg
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option `--traceback`, and with every error turned into a message and an exit code:
     that of the EdgecError; 70 and a reproducer for anything unforeseen; 130 after SIGINT, 143 after SIGTERM.
+
+    A parameter whose type is a dataclass stands for the options of its fields: what several commands share.
     """
+    signature = inspect.signature(command, eval_str=True)  # typer reads types, not their names
+    groups: dict[str, type[Any]] = {name: p.annotation for name, p in signature.parameters.items()
+                                    if isinstance(p.annotation, type) and is_dataclass(p.annotation)}
 
     @functools.wraps(command)
     def wrapper(*args: Any, traceback: bool = False, **kwargs: Any) -> None:
         before = signal.signal(signal.SIGTERM, _terminate)
         try:
+            for name, group in groups.items():
+                kwargs[name] = group(**{field.name: kwargs.pop(field.name) for field in fields(group)})
             command(*args, **kwargs)
             sys.stdout.flush()
         except EdgecError as error:
@@ -53,11 +61,14 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         finally:
             signal.signal(signal.SIGTERM, before)
 
-    signature = inspect.signature(command, eval_str=True)  # typer reads types, not their names
     extra = inspect.Parameter("traceback", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Traceback)
-    parameters = [*signature.parameters.values(), extra]
-    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {**command.__annotations__, "traceback": _Traceback}
+    parameters = [p for name, p in signature.parameters.items() if name not in groups]
+    for group in groups.values():
+        parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+                       for p in inspect.signature(group, eval_str=True).parameters.values()]
+    wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=sorted([*parameters, extra], key=lambda p: p.kind))
+    wrapper.__annotations__ = {p.name: p.annotation for p in (*parameters, extra)}
     return wrapper
 
 

@@ -8,20 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import (
-    AsJson,
-    Factory,
-    Inputs,
-    Quiet,
-    Submodule,
-    TrustPickle,
-    Values,
-    complete_target,
-    parse_shapes,
-    parse_values,
-)
+from edgec.cli.arguments import AsJson, Quiet, complete_target
 from edgec.cli.console import Steps, print_json, print_table, summarize
 from edgec.cli.guard import guarded
+from edgec.cli.model import ModelOptions
 from edgec.report.units import count, size
 
 NAME = "inspect"
@@ -30,14 +20,10 @@ _SHOWN = 20  # refusals per group of targets
 
 @guarded
 def command(
+    how: ModelOptions,
     path: Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A model file, or a bundle's folder.")],
     target: Annotated[list[str] | None, typer.Option(
         "--target", "-t", help="Ask only these targets. Repeatable.", autocompletion=complete_target)] = None,
-    inputs: Inputs = None,
-    values: Values = None,
-    factory: Factory = "",
-    submodule: Submodule = "",
-    trust_pickle: TrustPickle = False,
     text: Annotated[bool, typer.Option("--text", help="Print the optimized graph and nothing else.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -46,15 +32,13 @@ def command(
     if path.is_dir():
         _inspect_bundle(path, as_json)
         return
-    from edgec.frontends import load
     from edgec.passes.contract import Options
     from edgec.passes.pipelines import optimize
     from edgec.report import model_facts
 
     with Steps(quiet) as steps:
         steps("load", None, str(path))
-        model = load(path, inputs=parse_shapes(inputs), values=parse_values(values), trust_pickle=trust_pickle,
-                     factory=factory, submodule=submodule)
+        model = how.load(path)
         steps("optimize")
         graph, _ = optimize(model.graph, Options(), steps)
         if not text:

@@ -9,20 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import (
-    AsJson,
-    Factory,
-    Inputs,
-    Quiet,
-    Submodule,
-    TrustPickle,
-    Values,
-    complete_target,
-    parse_shapes,
-    parse_values,
-)
+from edgec.cli.arguments import AsJson, Quiet, complete_target
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
+from edgec.cli.model import ModelOptions
 from edgec.errors import UserError
 from edgec.report.units import count, many
 
@@ -32,6 +22,7 @@ _SHOWN = 12  # groups and reasons; --json has all
 
 @guarded
 def command(
+    how: ModelOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
     macs: Annotated[float | None, typer.Option(
@@ -64,11 +55,6 @@ def command(
     epochs: Annotated[int, typer.Option(min=1, help="Of the training after each of several steps.")] = 2,
     rate: Annotated[float, typer.Option(help="Its learning rate; `edgec recover` has the other options.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Where the criterion `random` starts.")] = 0,
-    inputs: Inputs = None,
-    values: Values = None,
-    factory: Factory = "",
-    submodule: Submodule = "",
-    trust_pickle: TrustPickle = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -78,7 +64,6 @@ def command(
     from edgec.compress.prune.select import Limits
     from edgec.compress.train.loop import Recipe
     from edgec.data.dataset import open_data
-    from edgec.frontends import load
     from edgec.ir import checkpoint
     from edgec.plan.forecast import predicted_cycles
     from edgec.target import load_target
@@ -99,8 +84,7 @@ def command(
         raise UserError("pruning in steps trains between them", expected="--data")
     with Steps(quiet) as progress:
         progress("load", None, str(source))
-        model = load(source, inputs=parse_shapes(inputs), values=parse_values(values), trust_pickle=trust_pickle,
-                     factory=factory, submodule=submodule)
+        model = how.load(source)
         found = open_data(data, model.graph.inputs, preprocess=preprocess or None,
                           labels=labels or None).take(samples) if data else None
         if steps > 1 and found is not None:

@@ -7,20 +7,10 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import (
-    AsJson,
-    Factory,
-    Inputs,
-    Quiet,
-    Submodule,
-    TrustPickle,
-    Values,
-    complete_target,
-    parse_shapes,
-    parse_values,
-)
+from edgec.cli.arguments import AsJson, Quiet, complete_target
 from edgec.cli.console import Steps, print_json
 from edgec.cli.guard import guarded
+from edgec.cli.model import ModelOptions
 from edgec.compress.request import SAMPLES, Quantization
 
 NAME = "quantize"
@@ -28,6 +18,7 @@ NAME = "quantize"
 
 @guarded
 def command(
+    how: ModelOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
     target: Annotated[str, typer.Option("--target", "-t", help="The device: its kernels decide where grids lie.",
@@ -42,18 +33,12 @@ def command(
         "--per-tensor", help="One scale for a whole weight, instead of one for each output channel.")] = False,
     keep_float: Annotated[list[str] | None, typer.Option(
         help="Nodes that stay float, by name or pattern. Repeatable.")] = None,
-    inputs: Inputs = None,
-    values: Values = None,
-    factory: Factory = "",
-    submodule: Submodule = "",
-    trust_pickle: TrustPickle = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Give activations and weights integer grids. Then: edgec recover (quantization-aware training), edgec build."""
     from edgec.compress import stages
     from edgec.compress.quantize import find_policy
-    from edgec.frontends import load
     from edgec.ir import checkpoint
     from edgec.target import load_target
 
@@ -62,8 +47,7 @@ def command(
                         keep_float=tuple(keep_float or ()))
     with Steps(quiet) as steps:
         steps("load", None, str(source))
-        model = load(source, inputs=parse_shapes(inputs), values=parse_values(values), trust_pickle=trust_pickle,
-                     factory=factory, submodule=submodule)
+        model = how.load(source)
         stage = stages.quantize(model.graph, model.original, policy, wish, weights=weights,
                                 per_channel=not per_tensor, progress=steps)
         checkpoint.save(stage.graph, output)

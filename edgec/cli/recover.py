@@ -8,19 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import (
-    AsJson,
-    Factory,
-    Inputs,
-    Quiet,
-    Submodule,
-    TrustPickle,
-    Values,
-    parse_shapes,
-    parse_values,
-)
+from edgec.cli.arguments import AsJson, Quiet
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
+from edgec.cli.model import ModelOptions
 from edgec.errors import UserError
 
 NAME = "recover"
@@ -28,6 +19,7 @@ NAME = "recover"
 
 @guarded
 def command(
+    how: ModelOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint (.edgec), or a model file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec. Beside it lies "
                                                                 "the state from which an interrupted run goes on.")],
@@ -60,11 +52,6 @@ def command(
     metric: Annotated[str, typer.Option(help="top1, iou ...: see `edgec compare`.")] = "",
     threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one for each core.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the order of samples and their augmentation.")] = 0,
-    inputs: Inputs = None,
-    values: Values = None,
-    factory: Factory = "",
-    submodule: Submodule = "",
-    trust_pickle: TrustPickle = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +62,6 @@ def command(
     from edgec.compress.train.loop import Recipe
     from edgec.compress.train.losses import parse_losses
     from edgec.data.dataset import open_data
-    from edgec.frontends import load
     from edgec.ir import checkpoint
 
     recipe = Recipe(epochs, batch, rate, optimizer, decay=decay, schedule=schedule, temperature=temperature,
@@ -83,13 +69,9 @@ def command(
                     scale_l1=scale_l1, group_lasso=group_lasso, seed=seed)
     with Steps(quiet) as steps:
         steps("load", None, str(source))
-        bound, constants = parse_shapes(inputs), parse_values(values)
-        model = load(source, inputs=bound, values=constants, trust_pickle=trust_pickle, factory=factory,
-                     submodule=submodule)
+        model = how.load(source)
         shapes = {v.name: v.shape for v in model.graph.inputs}
-        master = None if teacher is None else load(
-            teacher, inputs=shapes, values=constants, trust_pickle=trust_pickle, factory=factory,
-            submodule=submodule).graph
+        master = None if teacher is None else how.load(teacher, shapes).graph
         found = open_data(data, model.graph.inputs, preprocess=preprocess or None, labels=labels or None)
         recipe = replace(recipe, losses=parse_losses(loss) if loss else _losses(found.labelled, master is not None))
         if evaluation and Path(evaluation).exists() and Path(evaluation).resolve() == Path(data).resolve():

@@ -7,20 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import (
-    AsJson,
-    Factory,
-    Inputs,
-    Quiet,
-    Submodule,
-    TrustPickle,
-    Values,
-    complete_target,
-    parse_shapes,
-    parse_values,
-)
+from edgec.cli.arguments import AsJson, Quiet, complete_target
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
+from edgec.cli.model import ModelOptions
 
 NAME = "sparsify"
 _WIDE = 256  # input channels (times the window) above which sparse kernels mostly win
@@ -28,6 +18,7 @@ _WIDE = 256  # input channels (times the window) above which sparse kernels most
 
 @guarded
 def command(
+    how: ModelOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
     target: Annotated[str, typer.Option("--target", "-t", help="The device that shall gain from it.",
@@ -39,26 +30,19 @@ def command(
     samples: Annotated[int, typer.Option(min=1, help="At most so many of them, spread evenly.")] = 128,
     permute: Annotated[bool, typer.Option(help="Order channels first, so that more magnitude stays.")] = True,
     keep: Annotated[list[str] | None, typer.Option(help="Nodes that stay dense, by name. Repeatable.")] = None,
-    inputs: Inputs = None,
-    values: Values = None,
-    factory: Factory = "",
-    submodule: Submodule = "",
-    trust_pickle: TrustPickle = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Make two of every four weights zero, as sparse tensor cores want it. Then: edgec recover, edgec build."""
     from edgec.compress import stages
     from edgec.data.dataset import open_data
-    from edgec.frontends import load
     from edgec.ir import checkpoint
     from edgec.target import load_target
 
     device = load_target(target)
     with Steps(quiet) as steps:
         steps("load", None, str(source))
-        model = load(source, inputs=parse_shapes(inputs), values=parse_values(values), trust_pickle=trust_pickle,
-                     factory=factory, submodule=submodule)
+        model = how.load(source)
         found = open_data(data, model.graph.inputs, preprocess=preprocess or None).take(samples) if data else None
         stage = stages.sparsify(model.graph, found, permute=permute, keep=keep or (), progress=steps)
         checkpoint.save(stage.graph, output)
