@@ -118,8 +118,7 @@ def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | Non
     cpu = known_machine(target)
     conv, flat = _flat(_describe(kernel, cpu))
     chosen = schedule or _schedule(cpu, conv)
-    program = write(kernel.name, lambda writer: _Direct(kernel, cpu, conv, chosen, lower, flat, writer).body(),
-                    ALGORITHM)
+    program = write(kernel.name, lambda writer: _declare(kernel, cpu, conv, chosen, lower, flat, writer), ALGORITHM)
     return replace(program, products=kernel.anchor.integer("group", 1) / conv.groups)
 
 
@@ -163,36 +162,64 @@ def positions_first(cpu: Machine, conv: Convolution, tile: Tile) -> bool:
     return inside < outside
 
 
-class _Direct:
-    """Writes one program."""
+@dataclass(frozen=True)
+class Memory:
+    """What the sums read and write. plain: x is; depth: channel blocks between two taps, as the weights are packed."""
 
-    def __init__(self, kernel: Kernel, cpu: Machine, conv: Convolution, schedule: Schedule, lower: Lower, flat: bool,
-                 writer: Writer) -> None:
-        tile = schedule.tile
-        self.cpu, self.conv, self.tile, self.window = cpu, conv, tile, conv.window
-        b, node = cpu.lanes, kernel.anchor
-        data, size = node.operand(0), (conv.window.h, conv.window.w)
-        self.plain = kernel.layout(data).block == 0
-        self.k_blocks = -(-conv.k // conv.groups // b)  # of one group
-        shape = (conv.n, conv.c, *size) if self.plain else (conv.n, -(-conv.c // b), *size, b)
-        self.x = writer.pointer(Input(data), shape)
-        self.depth = 1 if self.plain else depth(cpu, conv, tile)
-        groups = node.integer("group", 1)
-        array = convolution.spread_weights(convolution.weights(node), groups, groups // conv.groups)
-        packed = pack_weights(array, conv.groups, b, tile.blocks, self.plain, self.depth)
-        self.weights = writer.pointer(Constant(packed), packed.shape)
-        reuse = count_areas(self.window, tile)
+    x: Buffer
+    weights: Buffer
+    bias: Buffer | None
+    y: Buffer
+    plain: bool
+    depth: int
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Output (i, j) of the sums is output (i * stride + first) of y, along both axes."""
+
+    stride: tuple[int, int] = (1, 1)
+    first: tuple[int, int] = (0, 0)
+
+
+def _declare(kernel: Kernel, cpu: Machine, conv: Convolution, schedule: Schedule, lower: Lower, flat: bool,
+             writer: Writer) -> None:
+    """Declare the pointers of a convolution and write its program."""
+    b, node = cpu.lanes, kernel.anchor
+    data, size = node.operand(0), (conv.window.h, conv.window.w)
+    plain = kernel.layout(data).block == 0
+    k_blocks = -(-conv.k // conv.groups // b) * conv.groups
+    shape = (conv.n, conv.c, *size) if plain else (conv.n, -(-conv.c // b), *size, b)
+    x = writer.pointer(Input(data), shape)
+    inner = 1 if plain else depth(cpu, conv, schedule.tile)
+    groups = node.integer("group", 1)
+    array = convolution.spread_weights(convolution.weights(node), groups, groups // conv.groups)
+    packed = pack_weights(array, conv.groups, b, schedule.tile.blocks, plain, inner)
+    weights = writer.pointer(Constant(packed), packed.shape)
+    offsets = convolution.bias(node, k_blocks * b)
+    bias = None if offsets is None else writer.pointer(Constant(offsets), offsets.shape)
+    after = Epilogue(kernel, b, lower, writer, flat)
+    out = (conv.n, k_blocks, conv.window.oh, conv.window.ow, b)
+    y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel)), out)
+    after.prologue()
+    Sums(cpu, conv, schedule, Memory(x, weights, bias, y, plain, inner), after).body()
+
+
+class Sums:
+    """Writes the loops of one convolution, whose pointers are declared and whose epilogue is ready."""
+
+    def __init__(self, cpu: Machine, conv: Convolution, schedule: Schedule, memory: Memory, after: Epilogue,
+                 placing: Placing | None = None) -> None:
+        self.cpu, self.conv, self.tile, self.window = cpu, conv, schedule.tile, conv.window
+        self.x, self.weights, self.bias, self.y = memory.x, memory.weights, memory.bias, memory.y
+        self.plain, self.depth, self.after, self.placing = memory.plain, memory.depth, after, placing or Placing()
+        self.k_blocks = -(-conv.k // conv.groups // cpu.lanes)  # of one group
+        reuse = count_areas(self.window, schedule.tile)
         self.positions_first = schedule.positions_first
         self.ahead = reuse - 1 if 1 < reuse <= _REUSE and not self.positions_first else 0
-        bias = convolution.bias(node, self.k_blocks * conv.groups * b)
-        self.bias = None if bias is None else writer.pointer(Constant(bias), bias.shape)
-        self.after = Epilogue(kernel, b, lower, writer, flat)
-        out = (conv.n, self.k_blocks * conv.groups, conv.window.oh, conv.window.ow, b)
-        self.y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel)), out)
 
     def body(self) -> None:
         """Loops over samples and groups; over output blocks and positions in the order that moves fewer bytes."""
-        self.after.prologue()
         n_, groups, pieces = self.conv.n, self.conv.groups, split_even(self.k_blocks, self.tile.blocks)
         outer = n_ * groups * (1 if self.positions_first else len(pieces))
         parts = count_parts(self.window, self.tile, -(-PARTS // outer))
@@ -222,7 +249,9 @@ class _Direct:
             store(accumulators, start, lanes(vector(i, j, k), b))
         self._reduce(accumulators, n, g, block, blocks, area)
         with each(area.block) as (i, j), unrolled(blocks) as k:
-            place = (n, block + k, area.row + i, area.column + j)
+            row, column = ((start + index) * stride + offset for start, index, stride, offset in
+                           zip((area.row, area.column), (i, j), self.placing.stride, self.placing.first, strict=True))
+            place = (n, block + k, row, column)
             result = self.after.finish(place, accumulators, vector(i, j, k))
             with vectorized(b) as e:
                 store(self.y, result(e), *place, e)

@@ -80,7 +80,7 @@ def join_groups(conv: Convolution, block: int) -> Convolution:
 
 
 def spread_weights(array: np.ndarray, groups: int, joined: int) -> np.ndarray:
-    """[k, c/groups, R, S] -> [k, c/groups * joined, R, S]: each group's weights where its inputs are among the joined."""
+    """[k, c/groups, R, S] -> [k, c/groups * joined, R, S]: a group's weights stand where its inputs are."""
     if joined == 1:
         return array
     k, ins, r, s = array.shape
