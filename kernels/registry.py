@@ -26,7 +26,9 @@ from edgec.kernels import (
     pool2d,
     recurrent,
     relayout,
+    resize_nearest,
     softmax,
+    split,
 )
 from edgec.kernels.epilogue import Lower
 from edgec.kernels.program import TensorProgram
@@ -41,7 +43,7 @@ from edgec.target import Target
 MODULES: list[ModuleType] = [
     relayout, conv2d_int8_depthwise, conv2d_int8_planar, conv2d_int8, matmul_int8, conv2d_depthwise, conv2d_winograd,
     conv2d_direct, conv2d_transposed, pool2d, global_pool, matmul_weights, matmul, concat, lookup, pointwise,
-    pointwise_rows, recurrent, softmax,
+    pointwise_rows, recurrent, softmax, split, resize_nearest,
 ]
 
 

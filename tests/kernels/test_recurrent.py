@@ -23,8 +23,9 @@ def net(op, steps=4, batch=1, inputs=7, hidden=19, *, states=False, bias=True, o
         given += [None, graph_input(graph, "h", (directions, batch, hidden))]
         if op == "LSTM":
             given.append(random(graph, "c", directions, batch, hidden))
-    made = make_node(graph, op, given, {"hidden_size": hidden, **attributes})
-    graph.outputs = [made.outputs[i] for i in outputs if i < len(made.outputs)]
+    count = 3 if op == "LSTM" else 2
+    made = make_node(graph, op, given, {"hidden_size": hidden, **attributes}, outputs=count)
+    graph.outputs = [made.outputs[i] for i in outputs]
     return graph
 
 
