@@ -12,14 +12,16 @@ dequantized where they are read; a result on a grid leaves as an integer (`kerne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 from edgec.kernels import quantized as grids
-from edgec.kernels.emit import Buffer, Expr, Writer, lanes, load, local, loop, store, vectorized
+from edgec.kernels.emit import Buffer, Expr, Writer, lanes, load, local, loop, store, unrolled, vectorized
+from edgec.kernels.machine import Machine
 from edgec.kernels.program import Constant, Input, Workspace
 from tvm import te, tirx
 from tvm.ir import Call, is_prim_expr
@@ -27,16 +29,16 @@ from tvm.ir.expr import TensorLoad
 
 from edgec.errors import InternalError
 from edgec.ir.graph import Node, Value
-from edgec.ir.types import DType, TensorType
-from edgec.ops import KernelRole, table
+from edgec.ir.types import DType, Quant, TensorType
+from edgec.ops import KernelRole, QuantRole, table
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel, stored_dtype
 
 Lower = Callable[[Node, list[Any]], list[Any]]
 Position = tuple[Expr, Expr, Expr, Expr]
 Reader = Callable[[Expr], Expr]  # lane -> element
-
 _WITH_PARAMETERS = ("BatchNormalization",)  # operands that do not broadcast as those of arithmetic do
+
 
 def geometry(shape: Sequence[int], axis: int = 1) -> tuple[int, int, int, int]:
     """(N, C, H, W) of a shape of rank 3 or 4 (a sequence [N, C, W] has H = 1), or with axis -1 or 0 of any rank."""
@@ -63,9 +65,9 @@ def kind(value: Value, result: Value, axis: int = 1) -> str | None:
         return "full"
     if value.type.size == 1:
         return "scalar"
-    aligned = (1,) * (len(full) - len(shape)) + tuple(value.type.dims)
     if axis == 0:
         return None
+    aligned = (1,) * (len(full) - len(shape)) + tuple(value.type.dims)
     if axis == -1:
         return "channel" if aligned[-1] == full[-1] and set(aligned[:-1]) <= {1} else None
     per_sample = aligned[0] in (1, full[0]) and (value.const is None or aligned[0] == 1)
@@ -153,7 +155,7 @@ class Epilogue:
     """
 
     def __init__(self, kernel: Kernel, block: int, lower: Lower, writer: Writer, flat: bool = False,
-                 axis: int = 1) -> None:
+                 axis: int = 1, cpu: Machine | None = None) -> None:
         self._kernel, self._block, self._lower, self._axis = kernel, block, lower, axis
         self._result = kernel.outputs[0]
         n, c, h, w = geometry(self._result.shape, axis)
@@ -166,6 +168,8 @@ class Epilogue:
             self._operands[id(value)] = self._declare(value, writer)
         scale = None if kernel.anchor is None else grids.sum_scale(kernel.anchor)
         self._factor = None if scale is None else self._multiplier(kernel.anchor, scale, writer)
+        self._cpu = cpu
+        self._finite = cpu is not None and cpu.by_element and self._is_finite()
 
     def _declare(self, value: Value, writer: Writer) -> _Operand:
         way = kind(value, self._result, self._axis)
@@ -195,6 +199,14 @@ class Epilogue:
         padded = writer.pointer(Workspace(size), (samples, count, 1, 1, block), dtype)
         self._padding.append((plain, padded, samples))
         return _Operand(way, padded)
+
+    def _is_finite(self) -> bool:
+        """True if every number is: sums of integers and operands on grids, through functions that are bounded there."""
+        if self._kernel.anchor is not None and self._factor is None:
+            return False
+        known = all(v.const is not None or v.quant is not None for v in operands(self._kernel))
+        specs = [table.find(n) for n in self._nodes]
+        return known and all(s is not None and s.quant is not QuantRole.FLOAT for s in specs)
 
     def _multiplier(self, anchor: Node, scale: np.ndarray, writer: Writer) -> _Operand:
         """The numbers that sums are multiplied by: one, one per channel, or one per position [oh, ow]."""
@@ -234,13 +246,13 @@ class Epilogue:
         if anchor is not None:
             known[id(anchor.outputs[0])] = self._anchor_reader(_reader(accumulators, base), position)
             if self._factor is not None and grid is not None and not self._nodes:  # steps of its own grid
-                return self._kept(lambda lane: grids.nearest(known[id(self._result)](lane), grid), count)
+                return self._kept(known[id(self._result)], grid, count)
         for node in self._nodes:
             leaves: dict[Any, Reader] = {}
             tensors = [None if v is None else self._tensor(v, known, position, leaves) for v in node.inputs]
             made = self._lower(self._twin(node), tensors)[0]
             temporary = local(self._block, str(made.dtype))
-            with vectorized(count or self._block) as lane:
+            with self._vectors(count) as lane:
                 index = [*position, lane]
                 shape = [int(d) for d in made.shape]
                 aligned = [0 if d == 1 else i for d, i in zip(shape, index[5 - len(shape):], strict=True)]
@@ -248,13 +260,31 @@ class Epilogue:
             known[id(node.outputs[0])] = _reader(temporary)
         if grid is None:
             return known[id(self._result)]
-        return self._kept(lambda lane: grids.quantized(known[id(self._result)](lane), grid), count)
+        return self._kept(lambda lane: grids.quotient(known[id(self._result)](lane), grid, self._cpu), grid, count)
 
-    def _kept(self, number: Reader, count: int | None) -> Reader:
-        """The numbers as they are stored, computed once."""
+    @contextmanager
+    def _vectors(self, count: int | None) -> Iterator[Expr]:
+        """A loop over `count` lanes, by vectors of the core where it is known and they fit."""
+        total, width = count or self._block, self._block if self._cpu is None else self._cpu.lanes
+        if total % width or total == width:
+            with vectorized(total) as lane:
+                yield lane
+        else:
+            with unrolled(total // width) as part, vectorized(width) as lane:
+                yield part * width + lane
+
+    def _kept(self, steps: Reader, grid: Quant, count: int | None) -> Reader:
+        """The result as it is stored, for its numbers in steps of the grid."""
+        count = count or self._block
         temporary = local(self._block, grids.dtype(self._result))
-        with vectorized(count or self._block) as lane:
-            store(temporary, number(lane), lane)
+        if self._finite and count == grids.BYTE_BLOCK and grid.dtype is DType.INT8:
+            numbers = local(count)
+            with self._vectors(count) as lane:
+                store(numbers, steps(lane), lane)
+            grids.narrow(numbers, temporary, grid)
+            return _reader(temporary)
+        with vectorized(count) as lane:
+            store(temporary, grids.nearest(steps(lane), grid), lane)
         return _reader(temporary)
 
     def _anchor_reader(self, read: Reader, position: Position) -> Reader:

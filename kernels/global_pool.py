@@ -58,7 +58,8 @@ def demand(kernel: Kernel, target: Target) -> Demand:
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, on a blocked input."""
-    b, node = quantized.block(kernel, known_machine(target)), kernel.anchor
+    cpu, node = known_machine(target), kernel.anchor
+    b = quantized.block(kernel, cpu)
     n_, c_, h, w = geometry(node.operand(0).shape)
     blocks, positions, maximum = -(-c_ // b), h * w, node.op == "GlobalMaxPool"
     parts = min(_PARTS, positions)
@@ -70,7 +71,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
 
     def body(writer: Writer) -> None:
         x = writer.pointer(Input(node.operand(0)), (n_, blocks, positions, b), quantized.dtype(source))
-        after = Epilogue(kernel, b, lower, writer)
+        after = Epilogue(kernel, b, lower, writer, cpu=cpu)
         shape = (n_, c_) if c_ % b else (n_, blocks, 1, 1, b)
         y = writer.pointer(Output(kernel.outputs[0]), shape, quantized.dtype(kernel.outputs[0]))
         after.prologue()

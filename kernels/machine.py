@@ -16,7 +16,7 @@ class Machine:
     """lanes: float32 numbers in one vector, which is also the channel block of the blocked layout (plan.Layout).
     registers: vector registers. by_element: a multiply-add can take one lane of a vector as its factor (NEON), so
     inputs are loaded as vectors of channels; else one number is loaded and broadcast. l1_bytes, l2_bytes: data caches
-    that one core can fill.
+    that one core can fill. fused: it has fused multiply-adds.
     """
 
     lanes: int
@@ -24,6 +24,7 @@ class Machine:
     by_element: bool
     l1_bytes: int
     l2_bytes: int
+    fused: bool = False
 
     def fits(self, positions: int, blocks: int) -> bool:
         """True if the accumulators of `positions` x `blocks` vectors and what they are made of stay in registers.
@@ -57,8 +58,9 @@ def of_cpu(cpu: Cpu) -> Machine | None:
     if lanes < 4 or cpu.arch not in ("x86_64", "aarch64"):
         return None
     wide = "avx512f" in cpu.features or cpu.arch == "aarch64"
+    fused = wide or "fma" in cpu.features
     return Machine(lanes, 32 if wide else 16, cpu.arch == "aarch64", 1024 * (cpu.l1d_kib or 32),
-                   1024 * (cpu.l2_kib or 512))
+                   1024 * (cpu.l2_kib or 512), fused)
 
 
 def split_even(extent: int, size: int) -> list[tuple[int, int]]:

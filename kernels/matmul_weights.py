@@ -53,7 +53,8 @@ _RESERVED = 8  # registers for weights, their conversion, and rows of a
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
     node = kernel.anchor
-    if node is None or len(node.inputs) < 2 or node.operand(1).const is None or not in_bytes(node.operand(1).quant):
+    known = None if node is None or len(node.inputs) < 2 else node.input(1)
+    if node is None or known is None or known.const is None or not in_bytes(known.quant):
         return "the anchor is no product with weights in bytes"
     if node.operand(0).quant is not None:
         return "the data lies on a grid too"
@@ -134,7 +135,7 @@ class _Writer:
         self.scales = self._packed(self._padded(_scales(node, size.k, self.group)), writer, "float32")
         start = matmul.offsets(node, self.vectors * _LANES)
         self.start = None if start is None else writer.pointer(Constant(start), start.shape)
-        self.after = Epilogue(kernel, _LANES, lower, writer, axis=-1)
+        self.after = Epilogue(kernel, _LANES, lower, writer, axis=-1, cpu=cpu)
         result = Output(kernel.outputs[0], epilogue.replaceable(kernel, -1))
         self.y = writer.pointer(result, (size.m, size.n), quantized.dtype(kernel.outputs[0]))
 

@@ -38,13 +38,14 @@ def demand(kernel: Kernel, target: Target) -> Demand:
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, on blocked values."""
-    b, result = quantized.block(kernel, known_machine(target)), kernel.outputs[0]
+    cpu, result = known_machine(target), kernel.outputs[0]
+    b = quantized.block(kernel, cpu)
     n_, c_, h, w = geometry(result.shape)
     blocks, positions = -(-c_ // b), h * w
     unroll = next(u for u in (_UNROLL, 2, 1) if positions % u == 0)
 
     def body(writer: Writer) -> None:
-        after = Epilogue(kernel, b, lower, writer, flat=True)
+        after = Epilogue(kernel, b, lower, writer, flat=True, cpu=cpu)
         shape = (n_, blocks, 1, positions, b)
         y = writer.pointer(Output(result, epilogue.replaceable(kernel)), shape, quantized.dtype(result))
         after.prologue()

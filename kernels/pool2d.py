@@ -106,7 +106,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
         table = None
         if divisors is not None and np.ptp(divisors):
             table = writer.pointer(Constant(divisors), divisors.shape)
-        after = Epilogue(kernel, b, lower, writer)
+        after = Epilogue(kernel, b, lower, writer, cpu=cpu)
         shape = (n_, blocks, window.oh, window.ow, b)
         y = writer.pointer(Output(result, epilogue.replaceable(kernel)), shape, quantized.dtype(result))
         after.prologue()

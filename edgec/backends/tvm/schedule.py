@@ -139,7 +139,7 @@ def _schedule_block(sch: Any, name: str, target: Target) -> None:
 
 
 def _bits(block: Any, value: Any) -> int:
-    sizes = [tvm.DataType(str(e.ty)).bits for e in walk(value) if isinstance(e, TensorLoad)]
+    sizes = [tvm.DataType(str(e.ty)).bits for e in walk(value) if isinstance(e, (TensorLoad, prim.Cast))]
     return int(max([tvm.DataType(str(block.writes[0].source.dtype)).bits, *sizes]))
 
 
