@@ -119,6 +119,7 @@ def _write(graph: Graph, kind: str, release: Release, folder: Path, made: Export
         "typed": release.typed, "cache": "", "data": sorted(set(files) - {path.name})}
     if cached:
         row["cache"] = f"{kind}.cache"
+        made.findings += cache.unscaled(graph)
         tensors = {v.name for v in model.values()}
         (folder / row["cache"]).write_text(cache.write_cache(graph, release, tensors), encoding="ascii")
         files[row["cache"]] = "calibration cache: the scale of each tensor"

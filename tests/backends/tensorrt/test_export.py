@@ -256,6 +256,7 @@ def test_export_for_a_dla_writes_a_cache_or_lists_every_layer_that_does_not_fit(
                   gpu_fallback=True)
     (row,) = made.description["variants"]
     assert row["cache"] == "int8.cache"
+    assert "cache.scale" in {r.rule for r in made.findings}  # the float tail
     assert (tmp_path / "int8.cache").read_text().startswith("TRT-8502-EntropyCalibration2\n")
     assert "QuantizeLinear" not in {n.op_type for n in onnx.load(tmp_path / "int8.onnx").graph.node}
     yolo = export(NETS["yolo"](), RELEASES["8.5"], tmp_path, name="net", precision="float16", board=_FACTS, dla_core=0)
