@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 import numpy as np
 from edgec.kernels import convolution, epilogue
-from edgec.kernels.emit import Buffer, Expr, Writer, broadcast, either, inside, lanes, load, loop, store, unrolled
+from edgec.kernels.emit import Buffer, Expr, Writer, broadcast, either, inside, lanes, load, loop, store, unrolled, when
 from edgec.kernels.program import Constant
 from edgec.kernels.quantized import BYTE_BLOCK, Product, product
-from edgec.kernels.window import Area, Window, each
+from edgec.kernels.window import Area, Block, Window, each
 from tvm import tirx
 
 from edgec.plan.plan import Kernel
@@ -143,6 +143,37 @@ class Starts:
 def leaves_out(window: Window) -> bool:
     """True if some tap of some output reads padding."""
     return not (window.rows_inside(0, window.oh) and window.columns_inside(0, window.ow))
+
+
+def taps(window: Window, area: Area, write: Callable[[Expr, Expr, Block], None]) -> None:
+    """Write the loops over the window: `write(r, s, block)` for the positions of the tile where the tap exists.
+
+    Unlike `window.taps` it keeps the loop over columns at the sides, where a position that some tap leaves out is
+    written alone, under a condition: written one after the other, taps would share what they read, in more registers
+    than there are.
+    """
+    def along(r: Expr, row: int, rows: int) -> None:
+        count = {j: sum(area.columns_inside or window.column_exists(int(area.column) + j, s)
+                        for s in range(window.taps[1])) for j in range(area.columns)}
+        whole = [j for j, n in count.items() if n == window.taps[1]]  # an interval: what is read grows with j
+        with loop(window.taps[1]) as s:
+            if whole:
+                write(r, s, Block(row, rows, whole[0], len(whole)))
+            for j in (j for j, n in count.items() if 0 < n < window.taps[1]):
+                column = window.column(area.column + j, s)
+                with when(inside(column >= 0, column < window.w)):
+                    write(r, s, Block(row, rows, j, 1))
+
+    if area.rows == 1 or area.rows_inside:
+        with loop(window.taps[0]) as r:
+            source = window.row(area.row, r)
+            with when(None if area.rows_inside else inside(source >= 0, source < window.h)):
+                along(r, 0, area.rows)
+        return
+    for r in range(window.taps[0]):
+        here = [i for i in range(area.rows) if window.row_exists(int(area.row) + i, r)]
+        if here:
+            along(r, here[0], len(here))
 
 
 @contextmanager
