@@ -10,6 +10,9 @@
 #include <stdlib.h>
 
 #include "@NAME@.h"
+#if @MACRO@_THREADS > 1
+#include "edgec_pool.h"
+#endif
 
 enum { SHOWN = 8 };
 
@@ -51,7 +54,7 @@ int main(int argc, char **argv) {
   const edgec_engine *const engine = &@NAME@_engine;
   const void *inputs[@MACRO@_INPUT_COUNT + 1u];
   void *outputs[@MACRO@_OUTPUT_COUNT + 1u];
-  void *const arena = aligned_zeros(@MACRO@_ARENA_BYTES);
+  void *const arena = aligned_zeros(@MACRO@_ARENA_BYTES + (@MACRO@_THREADS - 1u) * @MACRO@_THREAD_BYTES);
   if (arena == NULL) return EXIT_FAILURE;
   for (uint32_t i = 0; i < engine->input_count; ++i) {
     void *const data = aligned_zeros(engine->inputs[i].bytes);
@@ -67,7 +70,15 @@ int main(int argc, char **argv) {
     outputs[i] = aligned_zeros(engine->outputs[i].bytes);
     if (outputs[i] == NULL) return EXIT_FAILURE;
   }
-  const int status = @NAME@_run(inputs, outputs, arena, NULL);
+  const edgec_threads *threads = NULL; /* the calling thread does everything */
+#if @MACRO@_THREADS > 1
+  edgec_pool pool;
+  if (edgec_pool_start(&pool, @MACRO@_THREADS, NULL) == EDGEC_POOL_OK) threads = &pool.threads;
+#endif
+  const int status = @NAME@_run(inputs, outputs, arena, threads);
+#if @MACRO@_THREADS > 1
+  if (threads != NULL) edgec_pool_stop(&pool);
+#endif
   if (status != EDGEC_OK) {
     fprintf(stderr, "the engine returned %d\n", status);
     return EXIT_FAILURE;

@@ -59,10 +59,10 @@ class PlanOf:
         return Plan(self.graph, self.kernels, "tvm", "test")
 
     def compile(self, folder: Path, target: Target, *outputs: Value, name: str = "demo",
-                toolchain: str = "") -> Artifact:
+                toolchain: str = "", threads: int = 1) -> Artifact:
         folder.mkdir()
         return compile_programs(self.plan(*outputs), self.programs, target,
-                                CompileOptions(folder, name, toolchain=toolchain))
+                                CompileOptions(folder, name, threads, toolchain))
 
     def _add(self, name: str, op: str, inputs: list[Value], shape: Sequence[int], dtype: DType,
              algorithm: str) -> Value:

@@ -8,7 +8,7 @@ import pytest
 
 from edgec.backends import find_backend
 from edgec.backends.base import CompileOptions
-from edgec.backends.tvm import backend
+from edgec.backends.tvm import backend, work
 from edgec.errors import Unsupported, UserError
 from edgec.ir.interpret import interpret
 from edgec.ir.types import DType, Quant, TensorType
@@ -128,9 +128,11 @@ def test_compile_refuses_when_constants_are_too_large(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("cc") is None, reason="needs cmake and a C compiler")
-def test_c_example_builds_and_prints_the_outputs(tmp_path):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_c_example_builds_and_prints_the_outputs(tmp_path, threads, monkeypatch):
+    monkeypatch.setattr(work, "ENOUGH", 0)
     p, outputs = demo()
-    artifact = p.compile(tmp_path / "out", HOST, *outputs)
+    artifact = p.compile(tmp_path / "out", HOST, *outputs, threads=threads)
     build = tmp_path / "build"
     flags = "-DCMAKE_C_FLAGS=-Wall -Wextra -Wpedantic -Wconversion -Wno-sign-conversion -Werror"
     for command in (["cmake", "-S", artifact.folder / "example", "-B", build, flags], ["cmake", "--build", build]):
