@@ -201,7 +201,8 @@ def _reference(graph: Graph, model: LoadedModel, lowered: Lowered | None, exact:
 
     text = "ONNX Runtime on the model in low precision"
     progress("reference", None, f"golden set, from {text}")
-    return make_golden(graph, to_model(graph).SerializeToString(), given=given, samples=samples, seed=seed), text
+    return make_golden(graph, to_model(graph).SerializeToString(), given=given, samples=samples, seed=seed,
+                       optimize=False), text
 
 
 def _accuracy(target: Target, graph: Graph, stages: Sequence[Artifact], model: LoadedModel, lowered: Lowered | None,

@@ -147,3 +147,39 @@ def test_make_golden_allows_rounding_error_when_model_magnifies_it():
     (name,) = golden.tolerance
     worst = max(np.abs(o[name] - i["x"]).max() for i, o in zip(golden.inputs, golden.outputs, strict=True))
     assert golden.tolerance[name] == pytest.approx(4 * worst, rel=1e-3)
+
+
+def test_golden_of_four_bit_weights_does_not_round_the_data():
+    """ONNX Runtime's fused product of 4-bit weights rounds its data to 8 bits unless it is kept from fusing."""
+    from edgec.compress.quantize.weight_only import quantize_weights
+    from edgec.ir.interpret import interpret
+
+    b = Builder()
+    graph = quantize_weights(b.output(b("MatMul", b.input("x", 3, 64), b.weight(64, 32))), "int4-weights").graph
+    found = golden_of(graph, optimize=False, samples=1)
+    expected = interpret(graph, found.inputs[0])
+    for name, array in found.outputs[0].items():
+        np.testing.assert_allclose(array, expected[name], atol=1e-5)
+
+
+def test_golden_on_grids_is_the_interpreters_and_strict_where_all_is_exact(monkeypatch):
+    """ONNX Runtime, made to be off by 0.5, counts only behind float sums, or for an engine that is not exact."""
+    from edgec.golden import golden_on_grids
+    from edgec.interchange import session
+    from edgec.ir.interpret import interpret
+    from tests.compress.quantize.prepared import chain, drawn, prepare
+
+    real = session.run_session
+    monkeypatch.setattr(session, "run_session", lambda s, f: {n: a + np.float32(0.5) for n, a in real(s, f).items()})
+    prepared = prepare(chain())
+    samples = drawn(prepared.graph, 2)
+    whole, part = prepared.annotated(), prepared.annotated(prepared.placement.products[1:2])
+    strict, loose, other = (golden_on_grids(g, samples, exact=e) for g, e in (
+        (whole, True), (part, True), (whole, False)))
+    name = whole.outputs[0].name
+    np.testing.assert_array_equal(strict.outputs[0][name], interpret(whole, samples[0])[name])
+    largest = max(float(np.abs(o[name]).max()) for o in strict.outputs)
+    assert strict.tolerance[name] == pytest.approx(1e-4 * largest, rel=1e-3)
+    assert 1.9 < loose.tolerance[name] < 2.5  # four times 0.5, and what single roundings add or take
+    assert 1.9 < other.tolerance[name] < 2.5
+    assert all(c.ok for c in strict.check(lambda feeds: interpret(whole, feeds)))

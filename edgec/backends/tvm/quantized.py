@@ -207,9 +207,9 @@ def moved(node: Node) -> Node | None:
             inputs.append(Value.constant(value.name, quantize(value.const, out.quant)))
         else:
             return None
-    if node.op == "Pad" and len(inputs) < 3 and node.text("mode", "constant") == "constant":
+    if node.op == "Pad" and node.text("mode", "constant") == "constant":
         inputs += [None] * (3 - len(inputs))
-    if node.op == "Pad" and inputs[2] is None and node.text("mode", "constant") == "constant":
-        inputs[2] = Value.constant("zero", quantize(np.zeros((), np.float32), out.quant))
+        if inputs[2] is None:
+            inputs[2] = Value.constant("zero", quantize(np.zeros((), np.float32), out.quant))
     outputs = [Value(v.name, TensorType(stored_dtype(v), v.type.shape)) for v in node.outputs]
     return Node(node.op, inputs, outputs, node.attributes)

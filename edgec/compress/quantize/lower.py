@@ -10,6 +10,7 @@ from edgec.calibrate.lint import Normalization
 from edgec.compress.quantize.flow import Quantized, Settings, quantize_graph
 from edgec.compress.quantize.mixed import Mixed, within_budget
 from edgec.compress.quantize.observe import Feeds, sample_mark
+from edgec.compress.quantize.place import is_quantized
 from edgec.compress.quantize.policy import Policy
 from edgec.compress.quantize.proof import KernelError, Sensitivity, kernel_errors, sensitivities
 from edgec.compress.request import Quantization
@@ -90,8 +91,11 @@ def lower_precision(graph: Graph, original: bytes, policy: Policy, precision: st
 
 
 def run_in_onnxruntime(graph: Graph, threads: int = 1) -> Run:
-    """Runs a graph with Q and DQ nodes for its grids: fast, and its scores are the engine's up to single roundings."""
-    session = open_session(to_model(graph).SerializeToString(), threads)
+    """Runs a graph with Q and DQ nodes for its grids: fast, and its scores are the engine's up to single roundings.
+
+    Where only weights have grids it runs unoptimized: ONNX Runtime would round the data to 8 bits too.
+    """
+    session = open_session(to_model(graph).SerializeToString(), threads, optimize=is_quantized(graph))
     return lambda feeds: run_session(session, feeds)
 
 

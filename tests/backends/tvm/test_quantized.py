@@ -72,6 +72,7 @@ def movement(b: Builder) -> list[Value]:
         b("Concat", x, b("Mul", x, 2.0), axis=1), b("Concat", second, first, axis=1),
         b("Slice", x, np.array([1]), np.array([7]), np.array([2]), np.array([2])),
         b("Pad", x, np.array([0, 1, 2, 0, 0, 0, 1, 3])),
+        b("Pad", x, np.array([0, 0, 2, 1, 0, 0, 1, 3]), mode="reflect"),
         b("Resize", x, None, np.array([1, 1, 2, 2], np.float32), mode="nearest"),
         b("Resize", x, None, None, np.array([1, 6, 13, 15]), mode="linear"),
         b("Resize", x, None, np.array([1, 1, 2, 1.5], np.float32), mode="cubic"),
