@@ -43,7 +43,7 @@ from edgec.kernels.emit import (
     write,
 )
 from edgec.kernels.epilogue import Epilogue, Lower
-from edgec.kernels.machine import Tile
+from edgec.kernels.machine import Machine, Tile, known_machine
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.quantized import BYTE_BLOCK, Product
 from edgec.kernels.window import PARTS, Area, Window, areas, count_parts, too_many_sides
@@ -85,17 +85,17 @@ def choose(dot: Dot, conv: Convolution) -> Tile:
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass."""
-    dot, conv = known_dot(target), convolution.describe(kernel.anchor)
+    cpu, dot, conv = known_machine(target), known_dot(target), convolution.describe(kernel.anchor)
     exact = quantized.product(kernel)
     assert exact is not None  # `refuse` has checked
     form = _Columns if dot.interleaves else _Taps
-    return write(kernel.name, lambda writer: form(kernel, dot, conv, exact, lower, writer).body(), ALGORITHM)
+    return write(kernel.name, lambda writer: form(kernel, cpu, dot, conv, exact, lower, writer).body(), ALGORITHM)
 
 
 class _Depthwise:
     """What both forms share: the parameters, and the loops around a tile."""
 
-    def __init__(self, kernel: Kernel, dot: Dot, conv: Convolution, exact: Product, lower: Lower,
+    def __init__(self, kernel: Kernel, cpu: Machine, dot: Dot, conv: Convolution, exact: Product, lower: Lower,
                  writer: Writer) -> None:
         self.dot, self.conv, self.window, self.zero = dot, conv, conv.window, exact.x_zero
         self.blocks = -(-conv.c // BYTE_BLOCK)
@@ -105,7 +105,7 @@ class _Depthwise:
         packed = self.pack(convolution_int8.weights(exact))
         self.weights = writer.pointer(Constant(packed), packed.shape, "int8")
         self.declare(exact, writer)
-        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer)
+        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, cpu=cpu)
         out = (conv.n, self.blocks, conv.window.oh, conv.window.ow, BYTE_BLOCK)
         self.y = writer.pointer(Output(result, epilogue.replaceable(kernel)), out, quantized.dtype(result))
 

@@ -39,7 +39,7 @@ from edgec.kernels.emit import (
     write,
 )
 from edgec.kernels.epilogue import Epilogue, Lower
-from edgec.kernels.machine import Tile, split_even
+from edgec.kernels.machine import Machine, Tile, known_machine, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
 from edgec.kernels.quantized import BYTE_BLOCK
 from edgec.kernels.window import PARTS, Area, Window, areas, count_parts, runs
@@ -76,14 +76,15 @@ def demand(kernel: Kernel, target: Target) -> Demand:
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass."""
-    dot, conv = known_dot(target), convolution.describe(kernel.anchor)
-    return write(kernel.name, lambda writer: _Planar(kernel, dot, conv, lower, writer).body(), ALGORITHM)
+    cpu, dot, conv = known_machine(target), known_dot(target), convolution.describe(kernel.anchor)
+    return write(kernel.name, lambda writer: _Planar(kernel, cpu, dot, conv, lower, writer).body(), ALGORITHM)
 
 
 class _Planar:
     """Writes one program."""
 
-    def __init__(self, kernel: Kernel, dot: Dot, conv: Convolution, lower: Lower, writer: Writer) -> None:
+    def __init__(self, kernel: Kernel, cpu: Machine, dot: Dot, conv: Convolution, lower: Lower,
+                 writer: Writer) -> None:
         self.dot, self.conv, self.window = dot, conv, conv.window
         exact = quantized.product(kernel)
         assert exact is not None  # `refuse` has checked
@@ -101,7 +102,7 @@ class _Planar:
         self.weights = writer.pointer(Constant(packed), packed.shape, "int8")
         start = start_values(exact, 1)
         self.start = writer.pointer(Constant(start), start.shape, "int32")
-        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer)
+        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, cpu=cpu)
         result = kernel.outputs[0]
         out = (conv.n, self.blocks, self.window.oh, self.window.ow, BYTE_BLOCK)
         self.y = writer.pointer(Output(result, epilogue.replaceable(kernel)), out, quantized.dtype(result))

@@ -35,7 +35,7 @@ from edgec.kernels.emit import (
     write,
 )
 from edgec.kernels.epilogue import Epilogue, Lower
-from edgec.kernels.machine import split_even
+from edgec.kernels.machine import Machine, known_machine, split_even
 from edgec.kernels.matmul import describe, packs_early
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.quantized import BYTE_BLOCK, Product
@@ -78,8 +78,8 @@ def demand(kernel: Kernel, target: Target) -> Demand:
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass."""
-    dot = known_dot(target)
-    return write(kernel.name, lambda writer: _Writer(kernel, dot, lower, writer).body(), ALGORITHM)
+    cpu, dot = known_machine(target), known_dot(target)
+    return write(kernel.name, lambda writer: _Writer(kernel, cpu, dot, lower, writer).body(), ALGORITHM)
 
 
 def matrix(node: Node, exact: Product) -> np.ndarray:
@@ -109,7 +109,7 @@ def pack(array: np.ndarray, dot: Dot, tile: int) -> np.ndarray:
 class _Writer:
     """Writes one program."""
 
-    def __init__(self, kernel: Kernel, dot: Dot, lower: Lower, writer: Writer) -> None:
+    def __init__(self, kernel: Kernel, cpu: Machine, dot: Dot, lower: Lower, writer: Writer) -> None:
         node, exact = kernel.anchor, quantized.product(kernel)
         assert exact is not None  # `refuse` has checked
         self.dot, self.size = dot, describe(node)
@@ -121,7 +121,7 @@ class _Writer:
         packed, start = pack(weights, dot, self.tile.blocks), start_values(weights, exact)
         self.b = writer.pointer(Constant(packed), packed.shape, "int8")
         self.start = writer.pointer(Constant(start), start.shape, "int32")
-        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, axis=-1)
+        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, axis=-1, cpu=cpu)
         self.y = writer.pointer(Output(result, epilogue.replaceable(kernel, -1)), (self.size.m, self.size.n),
                                 quantized.dtype(result))
 
