@@ -26,6 +26,7 @@ from tests.int8_models import CASES, DATA, Case, Run, dtln_blocks
 DTLN_FILES = ("audio/dtln_1_opset11.onnx", "audio/dtln_2_opset11.onnx")
 DTLN_LIMIT = 0.1  # dB
 DTLN_CLIPS = (range(0, 3), range(3, 12))  # clips that calibrate, and that measure
+CALIBRATED = ("int8", "int4-weights")  # precisions that samples make better
 INT4_LIMIT = 1.0  # points of next-token top-1
 
 
@@ -157,7 +158,7 @@ class _Built:
     def __init__(self, known: real_models.RealModel, folder: Path, target: str, precision: str,
                  calibration: Data | Callable[[], Iterator[dict[str, np.ndarray]]], extra: Mapping[str, Any]) -> None:
         source = (lambda: (s.feeds for s in calibration)) if isinstance(calibration, Data) else calibration
-        wish = Quantization(**{"calibration": source if precision == "int8" else None, **extra})
+        wish = Quantization(**{"calibration": source if precision in CALIBRATED else None, **extra})
         self._folder = edgec.build(known.path, target, folder / "bundle", inputs=dict(known.inputs),
                                    values=dict(known.values), submodule=known.submodule, precision=precision,
                                    quantization=wish)
