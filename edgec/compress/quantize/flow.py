@@ -26,8 +26,8 @@ from edgec.ir.quantize import quantize_dequantize
 from edgec.ir.types import Quant
 from edgec.progress import Progress, silent
 
-INT8 = "int8"
-PRECISIONS = (INT8, "int8-weights", "int8-dynamic", "int4-weights")
+INT8, INT4 = "int8", "int4-weights"
+PRECISIONS = (INT8, "int8-weights", "int8-dynamic", INT4)
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,17 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
                    held_out: Collection[bytes] = (), progress: Progress = silent) -> Quantized:
     """The float graph `graph` (after the passes) in the precision of `settings`.
 
-    samples: for `int8`: called once for each pass over the calibration data. normalization: the stated range of the
-    inputs; labels: called after the passes, gives the class of each sample; held_out: fingerprints of the samples
-    that measure the accuracy; all three are for the linter only.
+    samples: for `int8`, which needs them, and `int4-weights`, which rounds better with them. normalization: the stated
+    range of the inputs; labels: called after the passes, gives the class of each sample; held_out: fingerprints of the
+    samples that measure the accuracy; all three are for the linter only.
     A model that came in with grids on its activations keeps its own numbers, and needs no samples.
     Raises: UserError without samples, and as `place`, `observe` and `choose_grids`.
     """
     if settings.precision != INT8:
-        if samples is not None:
+        if samples is not None and settings.precision != INT4:
             raise UserError(f"{settings.precision} needs no calibration data", hint="leave --calibration away")
-        light = quantize_weights(graph, settings.precision, settings.keep_float)
+        light = quantize_weights(graph, settings.precision, settings.keep_float,
+                                 samples() if samples is not None else None, settings.threads)
         rows = [_weight_row(n, v, q) for n, v, q in light.rows]
         return Quantized(light.graph, _report(settings, policy, weights=rows, kept=light.kept))
     if is_quantized(graph):

@@ -55,10 +55,35 @@ def test_int8_weights_have_a_scale_per_channel_and_leave_small_ones_float():
 def test_int4_weights_have_groups_along_the_summed_axis_of_large_products_only():
     found = quantize_weights(language_model(), "int4-weights")
     grids = {weight.name: (quant.dtype, quant.axis, quant.block) for _, weight, quant in found.rows}
-    assert grids["first"] == (DType.INT4, 1, 32)
-    assert grids["second"] == (DType.INT4, 0, 32)
+    assert grids["first"] == (DType.INT4, 1, 16)
+    assert grids["second"] == (DType.INT4, 0, 16)
     assert grids["filter"] == (DType.INT8, 0, 0)
     assert grids["table"] == (DType.INT8, 0, 0)
+
+
+def test_int4_weights_of_long_sums_share_a_scale_by_32_and_scores_stay_in_int8():
+    b = Builder()
+    y = b("MatMul", b("Relu", b("MatMul", b.input("x", 3, 300), b.weight(300, 64, name="long"))),
+          b.weight(64, 90, name="scores"))
+    found = quantize_weights(b.output(b("Softmax", y, axis=-1)), "int4-weights")
+    grids = {weight.name: (quant.dtype, quant.block) for _, weight, quant in found.rows}
+    assert grids == {"long": (DType.INT4, 32), "scores": (DType.INT8, 0)}
+
+
+def test_samples_let_int4_weights_make_up_for_their_rounding():
+    b = Builder()
+    mix = b.random.standard_normal((64, 64)) * np.geomspace(1, 0.02, 64)
+    x = b.input("x", 40, 64)
+    y = b("Relu", b("Gemm", x, b.weight(96, 64, name="first"), transB=1))
+    graph = b.output(b("MatMul", b("MatMul", y, b.weight(96, 64, name="second")), b.weight(64, 3)))
+    samples = [{"x": (b.random.standard_normal((40, 64)) @ mix).astype(np.float32)} for _ in range(12)]
+    errors = []
+    for given in (None, samples[:8]):
+        result = quantize_weights(graph, "int4-weights", samples=given).graph
+        assert verify(result) == []
+        pairs = [(interpret(graph, s), interpret(result, s)) for s in samples[8:]]
+        errors.append(sum(float(np.square(next(iter(p.values())) - next(iter(q.values()))).sum()) for p, q in pairs))
+    assert errors[1] < 0.6 * errors[0]
 
 
 def test_dynamic_products_measure_their_data_in_every_run():
