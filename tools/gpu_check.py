@@ -28,11 +28,10 @@ from edgec.backends.tensorrt.board.machine import load_tensorrt, numbers
 from edgec.backends.tensorrt.export import export
 from edgec.backends.tensorrt.releases import Release
 from edgec.compress.quantize import TENSORRT, annotate, choose_grids, observe, place
+from edgec.compress.sparse.apply import sparsify
 from edgec.interchange.onnx_export import to_model
 from edgec.interchange.session import open_session, run_session
 from edgec.ir.graph import Graph, Value
-from edgec.ir.types import Sparsity
-from edgec.ops import QuantRole, table
 from edgec.passes.contract import Options
 from edgec.passes.pipelines import optimize
 from tests.models import Builder, feeds
@@ -103,23 +102,6 @@ def yolo(size: int) -> Graph:
 
 
 NETS = {"resnet50": (resnet50, 224), "mobilenet_v2": (mobilenet_v2, 224), "yolo": (yolo, 640)}
-
-
-def make_sparse(graph: Graph) -> Graph:
-    """A copy whose products have 2:4 weights along the input channels: the two smallest of four go."""
-    graph = graph.copy()
-    for node in graph.nodes:
-        spec, weight = table.find(node), node.input(1)
-        if spec is None or spec.quant is not QuantRole.COMPUTE or weight is None or weight.const is None \
-                or node.op != "Conv" or weight.shape[1] % 4:
-            continue
-        groups = np.moveaxis(weight.const, 1, -1).reshape(-1, 4).copy()
-        np.put_along_axis(groups, np.argsort(np.abs(groups), axis=1)[:, :2], 0, axis=1)
-        shape = [weight.shape[0], *weight.shape[2:], weight.shape[1]]
-        array = np.ascontiguousarray(np.moveaxis(groups.reshape(shape), -1, 1))
-        graph.set_input(node, 1, Value.constant(graph.unique_name(f"{weight.name}_sparse"), array,
-                                                sparsity=Sparsity(2, 4, 1)))
-    return graph
 
 
 def quantize(graph: Graph) -> Graph:
@@ -235,7 +217,7 @@ def main() -> int:
     for name in chosen.nets:
         make, size = NETS[name]
         graph, _ = optimize(make(size // 2 if chosen.small else size), Options())
-        sparse = make_sparse(graph)
+        sparse = sparsify(graph, permute=False).graph
         variants = {"float32": graph, "float16": graph, "int8": quantize(graph), "int8+2:4": quantize(sparse)}
         rows = {}
         for kind, variant in variants.items():

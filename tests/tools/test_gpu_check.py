@@ -63,13 +63,3 @@ def test_nets_of_gpu_check_are_what_they_say(tool):
         assert sum(table.macs(n) for n in graph.nodes) == pytest.approx(macs, rel=0.03)
         assert sum(v.type.size for v in graph.constants()) == pytest.approx(parameters, rel=0.03)
     assert [v.shape[2] for v in tool.yolo(64).outputs] == [8, 4, 2]
-
-
-def test_make_sparse_leaves_two_of_four(tool):
-    from edgec.backends.tensorrt.sparsity import is_2_of_4, sparse_layers
-
-    sparse = tool.make_sparse(NETS["resnet"]())
-    marked = [v for v in sparse.constants() if v.sparsity is not None]
-    assert marked
-    assert all(is_2_of_4(v.const, 1) for v in marked)
-    assert sparse_layers(sparse)
