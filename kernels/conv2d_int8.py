@@ -23,7 +23,7 @@ from itertools import product
 import numpy as np
 from edgec.kernels import convolution, convolution_int8, epilogue, quantized
 from edgec.kernels.convolution import Convolution
-from edgec.kernels.convolution_int8 import Starts, padded_groups, steps
+from edgec.kernels.convolution_int8 import Starts, padded_groups, steps, taps
 from edgec.kernels.dot import Dot, choose_tile, flat, known_dot, of_target
 from edgec.kernels.emit import (
     Buffer,
@@ -43,7 +43,7 @@ from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, known_machine, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.quantized import BYTE_BLOCK
-from edgec.kernels.window import PARTS, Area, Block, areas, count_parts, each, pick, runs, taps, too_many_sides
+from edgec.kernels.window import PARTS, Area, Block, areas, count_parts, each, pick, runs, too_many_sides
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -115,7 +115,7 @@ class _Direct:
         self.weights = writer.pointer(Constant(packed), packed.shape, "int8")
         self.starts = Starts(exact, conv.window, conv.groups, dot.lanes, writer)
         self.starts.declare_taps(exact, conv.groups, writer)
-        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, point)
+        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, point, cpu=cpu)
         self.positions_first = positions_first(cpu, conv, tile)
         result = kernel.outputs[0]
         out = (conv.n, self.k_blocks * conv.groups, conv.window.oh, conv.window.ow, BYTE_BLOCK)

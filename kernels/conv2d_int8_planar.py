@@ -6,8 +6,8 @@ Layouts:  x plain [n, c, h, w] uint8 on x86, int8 on Arm; a copy of it in a work
           blocks [c, R, steps, vectors of sums, lanes, depth] int8, where a step holds `depth` columns of the window,
           0 beyond S; start values [K] int32; y and full operands of the pointwise nodes [n, K/16, oh, ow, 16], in
           bytes or float32.
-Applies when: `convolution_int8.refuse` has nothing to say; groups = 1; the columns of the window are not dilated; the
-          steps are no more than those of blocks of channels, c * ceil(S / 4) <= S * ceil(c / 4).
+Applies when: `convolution_int8.refuse` has nothing to say; groups = 1; the columns of the window are not dilated; c is
+          at most `_FEW` and the steps are no more than those of blocks: c * ceil(S / 4) <= S * ceil(c / 4).
 Padding:  in the copy, which holds the zero point there; it takes little time where the channels are so few.
 Numerics: exact; then as `epilogue`.
 Source:   the loops of conv2d_int8.
@@ -51,6 +51,7 @@ from edgec.target import Target
 
 ALGORITHM = "int8_planar"
 _COPY = 64  # elements that are set at once
+_FEW = 7  # channels; with half a block of them a copy costs more than it gains
 
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
@@ -64,7 +65,7 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     columns = conv.window.taps[1]
     if conv.groups > 1 or (conv.window.dilation[1] > 1 and columns > 1):
         return "the convolution has groups or dilated columns"
-    if conv.c * -(-columns // 4) > columns * -(-conv.c // 4):
+    if conv.c > _FEW or conv.c * -(-columns // 4) > columns * -(-conv.c // 4):
         return f"{conv.c} channels are better taken in blocks"
     return None
 

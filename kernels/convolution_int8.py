@@ -148,32 +148,36 @@ def leaves_out(window: Window) -> bool:
 def taps(window: Window, area: Area, write: Callable[[Expr, Expr, Block], None]) -> None:
     """Write the loops over the window: `write(r, s, block)` for the positions of the tile where the tap exists.
 
-    Unlike `window.taps` it keeps the loop over columns at the sides, where a position that some tap leaves out is
-    written alone, under a condition: written one after the other, taps would share what they read, in more registers
-    than there are.
+    Taps that exist for the same positions share a loop, at the sides too, and loops over rows stand inside: unlike
+    those of `window.taps`, no two taps are written one after the other, which would keep what both read in registers,
+    of which there are not as many.
     """
-    def along(r: Expr, row: int, rows: int) -> None:
-        count = {j: sum(area.columns_inside or window.column_exists(int(area.column) + j, s)
-                        for s in range(window.taps[1])) for j in range(area.columns)}
-        whole = [j for j, n in count.items() if n == window.taps[1]]  # an interval: what is read grows with j
-        with loop(window.taps[1]) as s:
-            if whole:
-                write(r, s, Block(row, rows, whole[0], len(whole)))
-            for j in (j for j, n in count.items() if 0 < n < window.taps[1]):
-                column = window.column(area.column + j, s)
-                with when(inside(column >= 0, column < window.w)):
-                    write(r, s, Block(row, rows, j, 1))
+    fixed = not (area.rows == 1 or area.rows_inside)  # the first row is a number
+    rows = _tap_runs(window.taps[0], area.rows, lambda i, r: not fixed or window.row_exists(int(area.row) + i, r))
+    columns = _tap_runs(window.taps[1], area.columns, lambda j, s: area.columns_inside
+                        or window.column_exists(int(area.column) + j, s))
+    for first_s, count_s, left, width in columns:
+        for first_r, count_r, top, height in rows:
+            with loop(count_r, first_r) as r:
+                source = window.row(area.row, r)
+                outside = not fixed and not area.rows_inside
+                with when(inside(source >= 0, source < window.h) if outside else None), loop(count_s, first_s) as s:
+                    write(r, s, Block(top, height, left, width))
 
-    if area.rows == 1 or area.rows_inside:
-        with loop(window.taps[0]) as r:
-            source = window.row(area.row, r)
-            with when(None if area.rows_inside else inside(source >= 0, source < window.h)):
-                along(r, 0, area.rows)
-        return
-    for r in range(window.taps[0]):
-        here = [i for i in range(area.rows) if window.row_exists(int(area.row) + i, r)]
-        if here:
-            along(r, here[0], len(here))
+
+def _tap_runs(count: int, positions: int, exists: Callable[[int, int], bool]) -> list[tuple[int, int, int, int]]:
+    """Neighbouring taps that exist for the same positions: (first tap, how many, first position, how many)."""
+    runs: list[tuple[int, int, int, int]] = []
+    for tap in range(count):
+        here = [p for p in range(positions) if exists(p, tap)]  # an interval: what is read grows with the position
+        if not here:
+            continue
+        first, length, *block = runs[-1] if runs else (-1, 0, 0, 0)
+        if first + length == tap and block == [here[0], len(here)]:
+            runs[-1] = (first, length + 1, here[0], len(here))
+        else:
+            runs.append((tap, 1, here[0], len(here)))
+    return runs
 
 
 @contextmanager

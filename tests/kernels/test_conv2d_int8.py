@@ -1,0 +1,86 @@
+"""Direct convolution of bytes: the interpreter's bits over sizes, tails, strides, dilation, groups, epilogues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgec.kernels import conv2d_int8, dot
+
+from edgec.ir.graph import Graph
+from edgec.ir.types import Quant
+from edgec.plan.kernels import group
+from edgec.target import Cpu, Target, load_target
+from tests.grids import on_grids, random_feeds, weight_on_grid
+from tests.kernels.harness import graph_input, node, random
+from tests.kernels.int8 import ARM, X86, check_bytes, check_engine, cores, emulated
+from tests.kernels.test_conv2d_direct import CASES, Case, conv_graph
+
+FEW = ("first_layer", "one_channel")  # of channels: conv2d_int8_planar takes them
+BLOCKED = [c for c in CASES if c.id not in FEW and c.id in {
+    "odd_3x3", "channel_tail", "stride", "uneven_stride", "dilation", "groups", "batch_residual", "pointwise",
+    "pointwise_stride", "wide_row", "same_lower", "sequence", "padding_beyond_input"}]
+
+
+@cores(*X86)
+@pytest.mark.parametrize("case", BLOCKED, ids=lambda c: c.id)
+def test_direct_int8_gives_the_bits_of_the_interpreter(case: Case, target: Target) -> None:
+    assert conv2d_int8.ALGORITHM in check_bytes(conv_graph(case), target)
+
+
+@emulated
+@pytest.mark.parametrize("name", ARM)
+@pytest.mark.parametrize("case", [c for c in BLOCKED if c.id in ("channel_tail", "batch_residual", "uneven_stride")],
+                         ids=lambda c: c.id)
+def test_direct_int8_gives_the_bits_of_the_interpreter_on_arm(case: Case, name: str, tmp_path: Path) -> None:
+    assert check_engine(conv_graph(case), load_target(name), tmp_path)[conv2d_int8.ALGORITHM] == 1
+
+
+def strided() -> Graph:
+    graph = Graph("conv")
+    x = graph_input(graph, "x", (1, 20, 7, 9))
+    graph.outputs = [node(graph, "Conv", x, random(graph, "w", 33, 20, 3, 3), strides=(2, 2), pads=(1, 1, 1, 1))]
+    return graph
+
+
+def test_weights_of_minus_128_are_refused() -> None:
+    graph, target = strided(), load_target("rpi4")
+    feeds = random_feeds(graph)
+    quantized = on_grids(graph, feeds)
+    conv = next(n for n in quantized.nodes if n.op == "Conv")
+    kernel = next(k for k in group(quantized) if k.anchor is conv)
+    assert conv2d_int8.refuse(kernel, target) is None
+    weight = conv.operand(1)
+    assert weight.quant is not None
+    assert weight.const is not None
+    array = weight.const.copy()
+    array[0, 0, 0, 0] = -128 * weight.quant.scale.reshape(-1)[0]
+    weight.const = array
+    assert "-127" in (conv2d_int8.refuse(kernel, target) or "")
+
+
+def test_weights_with_a_zero_point_are_refused() -> None:
+    graph = on_grids(strided(), random_feeds(strided()))
+    conv = next(n for n in graph.nodes if n.op == "Conv")
+    weight_on_grid(conv, 1, Quant(conv.operand(1).quant.dtype, np.float32(0.01), np.int8(3)))  # type: ignore[union-attr]
+    kernel = next(k for k in group(graph) if k.anchor is conv)
+    assert "-127" in (conv2d_int8.refuse(kernel, load_target("rpi5")) or "")
+
+
+def test_float_convolutions_are_refused() -> None:
+    assert "not exact" in (conv2d_int8.refuse(group(strided())[0], load_target("rpi5")) or "")
+
+
+@pytest.mark.parametrize(("features", "kind"), [
+    (("avx2", "avx512bw", "avx512vnni"), dot.Vpdpbusd), (("avx2", "avxvnni"), dot.Vpdpbusd),
+    (("avx2", "avx512bw"), dot.Vpmaddwd), (("avx2",), dot.Vpmaddwd), ((), type(None))])
+def test_the_best_instructions_of_a_core_are_chosen(features: tuple[str, ...], kind: type) -> None:
+    assert type(dot.of_target(Target("x", Cpu("x86-64-v3", "x86_64", features=features)))) is kind
+
+
+@pytest.mark.parametrize("which", [dot.Vpdpbusd(16, 32), dot.Vpmaddwd(8, 16), dot.Sdot(), dot.Smull()], ids=str)
+@pytest.mark.parametrize("shape", [(56, 56, 4), (7, 7, 32), (1, 49, 60), (3, 2, 1)], ids=str)
+def test_a_tile_fits_the_registers(which: dot.Dot, shape: tuple[int, int, int]) -> None:
+    tile = dot.choose_tile(which, *shape)
+    assert which.fits(tile.rows * tile.columns, tile.blocks * which.vectors)
