@@ -68,5 +68,5 @@ def _read_instead(graph: Graph, kernels: list[Kernel], old: Value, new: Value) -
 
 
 def _conversion(graph: Graph, source: Value, result: Value, before: Node | None) -> Kernel:
-    node = graph.add(Node("Identity", [source], [result], name=result.name), before)
-    return Kernel(result.name, [node], None, [source], [], [result])
+    node = graph.add(Node("Identity", [source], [result], name=graph.unique_name(result.name)), before)
+    return Kernel(node.name, [node], None, [source], [], [result])

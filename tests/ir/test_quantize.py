@@ -79,3 +79,25 @@ def test_dequantize_takes_float8():
     x = np.array([1.0, 3.3, -700], np.float32)
     assert quantize_dequantize(x, q).tolist()[0] == 1.0
     assert dequantize(quantize(x, q), q).dtype == np.float32
+
+
+def average(op, shape, *parameters, **attributes):
+    from edgec.ir.quantize import average_scale
+    from tests.models import Builder
+
+    b = Builder(0)
+    x = b.input("x", *shape)
+    result = b(op, x, *parameters, **attributes)
+    x.quant = quant(DType.UINT8, 0.5, 3)
+    return average_scale(result.producer)
+
+
+def test_average_scale_counts_what_a_mean_is_over():
+    assert average("GlobalAveragePool", (1, 2, 3, 5)) == 0.5 / 15
+    assert average("ReduceMean", (2, 3, 4), [0, 2]) == 0.5 / 8
+    assert average("ReduceSum", (2, 3, 4), [0]) == 0.5
+    assert average("ReduceMax", (2, 3, 4), [0]) is None
+    pads = {"kernel_shape": (3,), "pads": (1, 1)}
+    assert (0.5 / average("AveragePool", (1, 1, 4), **pads)).tolist() == [[[2, 3, 3, 2]]]
+    assert (0.5 / average("AveragePool", (1, 1, 4), **pads, count_include_pad=1)).tolist() == [[[3, 3, 3, 3]]]
+    assert average("AveragePool", (1, 1, 5), kernel_shape=(2,), strides=(2,), ceil_mode=1) is None

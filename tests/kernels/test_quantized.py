@@ -104,3 +104,21 @@ def test_halves_are_rounded_to_even() -> None:
     feeds = {name: np.arange(-70, 58, 0.25, np.float32).reshape(1, 16, 4, 8) for name in ("x", "y")}
     feeds["y"] = feeds["y"][:, ::-1].copy() / 3
     check_exact(graph, targets()[0], feeds)
+
+
+@pytest.mark.parametrize("zero", [0, 3, 128, 255])
+def test_quotient_by_multiply_adds_rounds_like_the_division(zero: int) -> None:
+    from edgec.kernels.quantized import reciprocal
+
+    from edgec.ir.types import Quant
+
+    rng = np.random.default_rng(zero)
+    for scale in (*rng.uniform(1e-4, 3, 20).astype(np.float32), np.float32(0.5), np.float32(1 / 255)):
+        quant = Quant(DType.UINT8, scale, np.uint8(zero))
+        inverse = reciprocal(quant)
+        assert inverse is not None
+        x = (rng.uniform(-zero, 255 - zero, 20000) * scale).astype(np.float32)
+        first = x * inverse
+        rest = (x.astype(np.longdouble) - first.astype(np.longdouble) * scale).astype(np.float32)
+        quotient = (first.astype(np.longdouble) + rest.astype(np.longdouble) * inverse).astype(np.float32)
+        np.testing.assert_array_equal(np.rint(quotient), np.rint(x / scale))
