@@ -43,8 +43,8 @@ class TvmBackend:
     def supports(self, kernel: Kernel, target: Target) -> Refusal | None:
         """Why this engine cannot compute `kernel`.
 
-        Rules: `tvm.arch` no code for this architecture; `tvm.quant` the value lies on an integer grid;
-        `tvm.dynamic` a shape depends on data; `tvm.dtype` an element type without C counterpart;
+        Rules: `tvm.arch` no code for this architecture; `tvm.quant` a grid that is not of integers, or not of float32
+        numbers; `tvm.dynamic` a shape depends on data; `tvm.dtype` an element type without C counterpart;
         `tvm.empty` a tensor without elements; and those of the op's own lowering.
         """
         from edgec.backends.tvm import lower

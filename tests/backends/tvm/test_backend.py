@@ -90,7 +90,7 @@ def test_supports_refuses_with_rule_and_source():
     b = Builder()
     y = b("Relu", b.input("x", 2, 3))
     graph = b.output(y)
-    y.quant = Quant(DType.INT8, np.float32(0.1), np.int8(0))
+    y.quant = Quant(DType.FLOAT8E4M3FN, np.float32(0.1), np.zeros((), DType.FLOAT8E4M3FN.numpy))
     assert refusal_of(graph).rule == "tvm.quant"
     y.quant = None
     y.type = TensorType(DType.FLOAT32, (None, 3))
