@@ -32,6 +32,10 @@ Submodule = Annotated[str, typer.Option(
     "--submodule", help="Take this part of a TorchScript or torch.save'd module: the network in a wrapper with state.",
     metavar="NAME")]
 
+Repair = Annotated[str, typer.Option(
+    help="What wins accuracy back without training: equalize, bias-correction, with a comma; none; "
+    "auto: both where weights have one scale.", metavar="NAME,...")]
+
 RunThreads = Annotated[int | None, typer.Option(
     "--threads", min=1, help="Threads that share one inference; one, or one for each of --cores, if it is not given.")]
 Cores = Annotated[str, typer.Option(
@@ -91,6 +95,11 @@ def describe_threads(threads: Threads) -> str:
     """`2 threads on cores 4, 5`."""
     where = f" on core{'s' * (threads.count > 1)} {', '.join(map(str, threads.cores))}" if threads.cores else ""
     return many(threads.count, "thread") + where
+
+
+def parse_repairs(text: str) -> tuple[str, ...]:
+    """The repairs of --repair: `none`, or names with commas."""
+    return () if text.strip() == "none" else tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
 def parse_values(texts: Sequence[str] | None) -> dict[str, np.ndarray]:

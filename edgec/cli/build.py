@@ -14,10 +14,12 @@ from edgec.cli.arguments import (
     Factory,
     Inputs,
     Quiet,
+    Repair,
     Submodule,
     TrustPickle,
     Values,
     complete_target,
+    parse_repairs,
     parse_shapes,
     parse_values,
 )
@@ -59,6 +61,7 @@ def command(
         rich_help_panel=_INT8)] = "auto",
     keep_float: Annotated[list[str] | None, typer.Option(
         help="Nodes that stay float, by name or pattern. Repeatable.", rich_help_panel=_INT8)] = None,
+    repair: Repair = "auto",
     work: Annotated[Path | None, typer.Option(
         help="A folder in which an interrupted calibration goes on.", rich_help_panel=_INT8)] = None,
     evaluation: Annotated[str, typer.Option(
@@ -106,7 +109,8 @@ def command(
                         expected="--evaluation DATA")
     budget = Budget(evaluation, labels or None, metric, max_drop, budget_time) if evaluation else None
     wish = Quantization(calibration or None, preprocess or None, samples=calibration_samples, observer=observer,
-                        keep_float=tuple(keep_float or ()), budget=budget, work=work)
+                        keep_float=tuple(keep_float or ()), budget=budget, work=work,
+                        repair=parse_repairs(repair))
     with Steps(quiet) as steps:
         folder = build(source, device, output, inputs=parse_shapes(inputs), values=parse_values(values),
                        precision=precision, quantization=wish, require=require, toolchain=toolchain, threads=threads,

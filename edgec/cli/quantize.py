@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import AsJson, Quiet, complete_target
+from edgec.cli.arguments import AsJson, Quiet, Repair, complete_target, parse_repairs
 from edgec.cli.console import Steps, print_json
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
@@ -33,6 +33,7 @@ def command(
         "--per-tensor", help="One scale for a whole weight, instead of one for each output channel.")] = False,
     keep_float: Annotated[list[str] | None, typer.Option(
         help="Nodes that stay float, by name or pattern. Repeatable.")] = None,
+    repair: Repair = "auto",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -44,12 +45,12 @@ def command(
 
     policy = find_policy(load_target(target))
     wish = Quantization(calibration, preprocess or None, samples=samples, observer=observer,
-                        keep_float=tuple(keep_float or ()))
+                        keep_float=tuple(keep_float or ()), weights=weights, per_channel=not per_tensor,
+                        repair=parse_repairs(repair))
     with Steps(quiet) as steps:
         steps("load", None, str(source))
         model = how.load(source)
-        stage = stages.quantize(model.graph, model.original, policy, wish, weights=weights,
-                                per_channel=not per_tensor, progress=steps)
+        stage = stages.quantize(model.graph, model.original, policy, wish, progress=steps)
         checkpoint.save(stage.graph, output)
     if as_json:
         print_json({"checkpoint": str(output), **stage.facts})

@@ -12,6 +12,9 @@ from edgec.errors import UserError
 
 Source = Union[str, Path, Callable[[], Any]]
 
+REPAIRS = ("equalize", "bias-correction")  # in the order in which they run
+AUTO = "auto"
+WEIGHTS = ("int8", "int4")
 SAMPLES = 512  # for calibration at most; the convergence in the report says whether fewer would do
 SECONDS = 600.0  # that the search for a budget may take
 
@@ -42,7 +45,9 @@ class Quantization:
     """calibration: samples like those that the device will see; preprocess: how pictures become inputs, for them and
     for the evaluation; labels: of the calibration samples, for the linter only; samples: at most so many of them.
     observer: how thresholds are found; keep_float: names or patterns of nodes. budget: None for no evaluation.
-    work: folder in which an interrupted calibration goes on.
+    work: folder in which an interrupted calibration goes on. weights: int8 or int4; per_channel: one scale for each
+    output channel of a weight, or one for all. repair: names of `REPAIRS`; `auto`: equalization and bias correction
+    where weights have one scale only; empty: none.
     """
 
     calibration: Source | None = None
@@ -53,6 +58,9 @@ class Quantization:
     keep_float: tuple[str, ...] = ()
     budget: Budget | None = None
     work: Path | None = None
+    weights: str = "int8"
+    per_channel: bool = True
+    repair: tuple[str, ...] = (AUTO,)
 
     def to_json(self) -> dict[str, Any]:
         """What was asked, fit for JSON; of files the names only."""
@@ -60,11 +68,24 @@ class Quantization:
             "evaluation": _name(self.budget.evaluation), "labels": _name(self.budget.labels),
             "metric": self.budget.metric, "max_drop": self.budget.max_drop, "seconds": self.budget.seconds}
         return {"calibration": _name(self.calibration), "labels": _name(self.labels), "samples": self.samples,
-                "observer": self.observer, "keep_float": list(self.keep_float), "budget": budget}
+                "observer": self.observer, "keep_float": list(self.keep_float), "budget": budget,
+                "weights": self.weights, "per_channel": self.per_channel, "repair": list(self.repair)}
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise UserError(f"{self.samples} samples for calibration are asked for", expected="1 or more")
+        if self.weights not in WEIGHTS:
+            raise UserError(f"there are no {self.weights} weights", expected=" or ".join(WEIGHTS))
+        if unknown := [name for name in self.repair if name not in (AUTO, *REPAIRS)]:
+            raise UserError(f"there is no repair {unknown[0]!r}", expected=f"{AUTO}, or some of {', '.join(REPAIRS)}")
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """The repairs that are meant, in the order in which they run."""
+        asked = {name for name in self.repair if name != AUTO}
+        if AUTO in self.repair and not self.per_channel:
+            asked |= {"equalize", "bias-correction"}
+        return tuple(name for name in REPAIRS if name in asked)
 
 
 def _name(source: Source | None) -> str:

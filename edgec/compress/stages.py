@@ -15,7 +15,6 @@ from edgec.compress.prune.channels import Cost, PruneOptions, count_macs, count_
 from edgec.compress.prune.importance import NEEDS_LOSS, NEEDS_SAMPLES, Evidence
 from edgec.errors import UserError
 from edgec.ir.graph import Graph
-from edgec.ops import QuantRole, table
 from edgec.passes.pipelines import CLEAN, optimize
 from edgec.progress import Progress, silent
 
@@ -150,34 +149,20 @@ def sparsify(graph: Graph, samples: Iterable[Any] | None = None, *, permute: boo
         "samples": None if feeds is None else len(feeds), "layers": [asdict(row) for row in result.layers]})
 
 
-def quantize(graph: Graph, original: bytes, policy: Any, wish: Any, *, weights: str = "int8", per_channel: bool = True,
-             threads: int = 1, progress: Progress = silent) -> Stage:
+def quantize(graph: Graph, original: bytes, policy: Any, wish: Any, *, threads: int = 1,
+             progress: Progress = silent) -> Stage:
     """Integer grids for activations and weights, as a graph that can train on (`recover`) and build as it is.
 
-    original: the model as ONNX; policy, wish: see `quantize.lower.lower_precision`. weights: int8 or int4;
-    per_channel: one scale for each output channel, or one for all.
-    Raises UserError as `lower_precision`, and for other weights.
+    original: the model as ONNX; policy, wish: see `quantize.lower.lower_precision`.
+    Raises UserError as `lower_precision`.
     """
-    from edgec.compress.quantize.flow import compare_outputs
     from edgec.compress.quantize.lower import lower_precision
-    from edgec.compress.quantize.weights import channel_grid
-    from edgec.ir.quantize import output_axis
-    from edgec.ir.types import DType
+    from edgec.compress.quantize.outputs import compare_outputs
 
-    kinds = {"int8": DType.INT8, "int4": DType.INT4}
-    if weights not in kinds:
-        raise UserError(f"there are no {weights} weights", expected="int8 or int4")
     plain, _ = optimize(graph)
-    graph = plain.copy()
-    if weights != "int8" or not per_channel:
-        for node in graph.nodes:
-            weight = node.input(1) if table.quant_role(node) is QuantRole.COMPUTE else None
-            if weight is not None and weight.const is not None:
-                weight.quant = channel_grid(weight.const, output_axis(node) if per_channel else None, kinds[weights])
-    result = lower_precision(graph, original, policy, "int8", wish, threads=threads, progress=progress)
-    options = {"weights": weights, "per_channel": per_channel, **wish.to_json()}
+    result = lower_precision(plain, original, policy, "int8", wish, threads=threads, progress=progress)
     return Stage(result.graph, {
-        "stage": "quantize", **result.report, "options": options,
+        "stage": "quantize", **result.report, "options": wish.to_json(),
         "outputs": compare_outputs(plain, result.graph, result.samples, threads)})
 
 

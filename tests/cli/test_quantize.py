@@ -35,7 +35,7 @@ def test_coarser_weights_cost_more(edgec, model, arrays, tmp_path, options, dtyp
     found = {}
     for name, given in (("usual", []), ("coarse", options)):
         done = edgec("quantize", model, "-o", tmp_path / f"{name}.edgec", "-t", "host", "--calibration", arrays,
-                     *given, "--json", "-q")
+                     *given, "--repair", "none", "--json", "-q")
         assert done.code == 0, done.err
         found[name] = next(iter(done.json["outputs"].values()))
     assert found["coarse"] < found["usual"]
@@ -47,3 +47,16 @@ def test_quantize_refuses_other_weights(edgec, model, arrays, tmp_path):
                  "--weights", "int2")
     assert done.code == 2
     assert "int8 or int4" in done.err
+
+
+def test_repairs_are_chosen_by_name_and_reported(edgec, model, arrays, tmp_path):
+    for given, names in ((["--per-tensor"], ["equalize", "bias-correction"]), (["--repair", "bias-correction"],
+                                                                              ["bias-correction"]), ([], [])):
+        done = edgec("quantize", model, "-o", tmp_path / "q.edgec", "-t", "host", "--calibration", arrays, *given,
+                     "--json", "-q")
+        assert done.code == 0, done.err
+        assert [row["repair"] for row in done.json["repair"]] == names
+    done = edgec("build", model, "-t", "host", "-o", tmp_path / "bundle", "--precision", "int8",
+                 "--calibration", arrays, "--repair", "polish")
+    assert done.code == 2
+    assert "no repair" in done.err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ import numpy as np
 
 from edgec.calibrate.convergence import Curve, converge, enough
 from edgec.calibrate.lint import Finding, Normalization, lint
+from edgec.compress.quantize.annotate import PER_CHANNEL, WeightGrids
 from edgec.compress.quantize.choose import AUTO, OBSERVERS, Choice, choose_grids
 from edgec.compress.quantize.observe import Feeds, Samples, observe
+from edgec.compress.quantize.outputs import compare_outputs, decibels
 from edgec.compress.quantize.place import Placement, is_quantized, place
 from edgec.compress.quantize.policy import Policy
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.weight_only import quantize_weights
 from edgec.errors import Refusal, UserError
-from edgec.interchange.onnx_export import to_model
-from edgec.interchange.session import open_session, run_session
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.quantize import quantize_dequantize
 from edgec.ir.types import Quant
@@ -34,6 +34,7 @@ PRECISIONS = (INT8, "int8-weights", "int8-dynamic", INT4)
 class Settings:
     """What a user may decide. precision: one of PRECISIONS; observer: how thresholds are found, one of OBSERVERS;
     keep_float: names or patterns of nodes that stay float; work: folder in which an interrupted calibration goes on.
+    weights: grids of the weights of int8 kernels; repair: names of `REPAIRS` that are to run.
     """
 
     precision: str = INT8
@@ -41,12 +42,17 @@ class Settings:
     keep_float: tuple[str, ...] = ()
     work: Path | None = None
     threads: int = 1
+    weights: WeightGrids = PER_CHANNEL
+    repair: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UserError(f"there is no precision {self.precision!r}", expected="one of " + ", ".join(PRECISIONS))
         if self.observer not in OBSERVERS:
             raise UserError(f"there is no observer {self.observer!r}", expected="one of " + ", ".join(OBSERVERS))
+        if self.repair and self.precision != INT8:
+            raise UserError(f"repairs are for int8, and the precision is {self.precision}", where=self.repair[0],
+                            hint="leave --repair away")
 
 
 @dataclass(frozen=True)
@@ -92,11 +98,19 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
     if not placement.products:
         return Quantized(graph, _report(settings, policy, kept=placement.kept,
                                         note="no kernel of this model can compute in int8: it stays float"))
-    seen = observe(graph, placement, samples, work=settings.work, threads=settings.threads, progress=progress)
+    from edgec.compress.repair.order import Repairs  # which stands on the steps of this package
+
+    original, repairs = graph, Repairs(settings.repair, settings.weights, settings.threads, progress)
+    graph = repairs.mend_graph(graph, placement, samples)
+    if graph is not original:
+        placement = place(graph, policy, settings.keep_float)
+    seen = observe(graph, placement, samples, work=settings.work, keep=repairs.samples, threads=settings.threads,
+                   progress=progress)
     choices = choose_grids(graph, placement, seen, policy.activations, settings.observer, threads=settings.threads,
                            progress=progress)
     prepared = Prepared(graph, policy, placement, {n: c.threshold.quant for n, c in choices.items()},
-                        settings.keep_float)
+                        settings.keep_float, settings.weights)
+    prepared = repairs.mend_numbers(original, prepared, seen.kept)
     result = prepared.annotated()
     curves = {n: converge(seen.parts[n], c.threshold.method, policy.activations) for n, c in choices.items()}
     findings = lint(seen.survey, normalization=normalization, labels=labels() if labels is not None else None,
@@ -105,34 +119,16 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
         settings, policy, kept=placement.kept, samples=seen.samples,
         tensors=[_tensor_row(n, c, placement) for n, c in choices.items()],
         weights=_weight_rows(graph, result, placement), convergence=_convergence(curves),
-        findings=[{"rule": f.rule, "text": f.text, "advice": f.advice} for f in findings],
-        outputs=compare_outputs(graph, result, seen.kept, settings.threads))
+        findings=[{"rule": f.rule, "text": f.text, "advice": f.advice} for f in findings], repair=repairs.rows,
+        outputs=compare_outputs(original, result, seen.kept, settings.threads))
     return Quantized(result, report, seen.kept, tuple(findings), prepared)
-
-
-def compare_outputs(graph: Graph, result: Graph, samples: Iterable[Feeds], threads: int = 1) -> dict[str, float | None]:
-    """Signal to noise of every float output, in dB, of `result` against `graph` on samples, both in ONNX Runtime.
-
-    None where there is no noise, or no signal.
-    """
-    first, second = (open_session(to_model(g).SerializeToString(), threads) for g in (graph, result))
-    power: dict[str, list[float]] = {}
-    noise: dict[str, list[float]] = {}
-    for feeds in samples:
-        a, b = run_session(first, feeds), run_session(second, feeds)
-        for value in graph.outputs:
-            if value.dtype.is_float:
-                x, y = a[value.name].astype(np.float64), b[value.name].astype(np.float64)
-                power.setdefault(value.name, []).append(float(np.square(x).sum()))
-                noise.setdefault(value.name, []).append(float(np.square(x - y).sum()))
-    return {name: _decibels(math.fsum(power[name]), math.fsum(noise[name])) for name in power}
 
 
 def _report(settings: Settings, policy: Policy, *, kept: Sequence[Refusal] = (), note: str = "",
             **facts: Any) -> dict[str, Any]:
     return {"precision": settings.precision, "policy": policy.name, "observer": settings.observer,
             "keep_float": list(settings.keep_float), "note": note, "samples": 0, "tensors": [], "weights": [],
-            "convergence": {}, "findings": [], "outputs": {}, **facts,
+            "convergence": {}, "findings": [], "repair": [], "outputs": {}, **facts,
             "float": [{"node": r.node, "rule": r.rule, "text": r.text, "source": r.source} for r in kept]}
 
 
@@ -164,7 +160,7 @@ def _weight_row(node: Node, weight: Value, quant: Quant) -> dict[str, Any]:
     error = float(np.square(quantize_dequantize(array, quant).astype(np.float64) - array).sum())
     return {"node": node.name, "source": node.source, "weight": weight.name, "dtype": quant.dtype.value,
             "scales": int(quant.scale.size), "group": quant.block,
-            "sqnr_db": _decibels(float(np.square(array.astype(np.float64)).sum()), error)}
+            "sqnr_db": decibels(float(np.square(array.astype(np.float64)).sum()), error)}
 
 
 def _convergence(curves: Mapping[str, Curve]) -> dict[str, Any]:
@@ -181,10 +177,6 @@ def _convergence(curves: Mapping[str, Curve]) -> dict[str, Any]:
     return {"samples": list(samples), "largest_change": away,
             "enough": None if any(n is None for n in needed) else max(n for n in needed if n is not None),
             "moving": sorted(n for n, c in curves.items() if enough(c) is None)}
-
-
-def _decibels(signal: float, noise: float) -> float | None:
-    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
 
 
 def _finite(number: float) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgec.calibrate.lint import Normalization
+from edgec.compress.quantize.annotate import WeightGrids
 from edgec.compress.quantize.flow import Quantized, Settings, quantize_graph
 from edgec.compress.quantize.mixed import Mixed, within_budget
 from edgec.compress.quantize.observe import Feeds, sample_mark
@@ -20,6 +21,7 @@ from edgec.errors import UserError
 from edgec.interchange.onnx_export import to_model
 from edgec.interchange.session import open_session, run_session
 from edgec.ir.graph import Graph
+from edgec.ir.types import DType
 from edgec.progress import Progress, silent
 
 _PROVEN = 8  # samples that every kernel is compared on; each has thousands of numbers per kernel
@@ -63,7 +65,7 @@ def lower_precision(graph: Graph, original: bytes, policy: Policy, precision: st
                             lambda sample: held_out.append(sample_mark(sample.feeds)))
     watched = _Watched(calibration) if calibration is not None else None
     quantized = quantize_graph(
-        graph, policy, Settings(precision, wish.observer, wish.keep_float, wish.work, threads), watched,
+        graph, policy, _settings(precision, wish, threads), watched,
         normalization=_normalization(calibration), labels=watched.labels if watched is not None else None,
         held_out=held_out, progress=progress)
     result, mixed = quantized.graph, None
@@ -88,6 +90,11 @@ def lower_precision(graph: Graph, original: bytes, policy: Policy, precision: st
         report["kernels"], report["sensitivity"] = [*map(_error_row, errors)], [*map(_sensitivity_row, rows)]
     return Lowered(result, report, quantized.samples, quantized, evaluation,
                    baseline.metric.name if baseline is not None else "", mixed)
+
+
+def _settings(precision: str, wish: Quantization, threads: int) -> Settings:
+    weights = WeightGrids(DType(wish.weights), wish.per_channel)
+    return Settings(precision, wish.observer, wish.keep_float, wish.work, threads, weights, wish.repairs)
 
 
 def run_in_onnxruntime(graph: Graph, threads: int = 1) -> Run:

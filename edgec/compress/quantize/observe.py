@@ -51,18 +51,18 @@ class Observation:
 
 
 def observe(graph: Graph, placement: Placement, samples: Samples, *, work: Path | None = None, batch: int = 8,
-            threads: int = 1, progress: Progress = silent) -> Observation:
+            keep: int = KEPT, threads: int = 1, progress: Progress = silent) -> Observation:
     """Histograms of every class of `placement` on `samples`.
 
     work: the folder for what an interrupted run goes on from; None keeps nothing. batch: at most so many samples run at
-    once, where the graph allows it.
+    once, where the graph allows it. keep: samples that stay in memory.
     Raises: UserError without samples, for numbers that are not finite in any observed value, and as
     `interchange.session`.
     """
     key = state_key(graph, placement)
     path = None if work is None else work / f"calibration-{key[:20]}.npz"
     state = load_state(path, key) if path is not None else None
-    watcher = _Watcher(graph, placement, samples, path, key, batch, threads, progress)
+    watcher = _Watcher(graph, placement, samples, path, key, batch, threads, progress, keep)
     if state is not None:
         try:
             return watcher.run(state)
@@ -77,8 +77,8 @@ class _OtherSamplesError(Exception):
 
 class _Watcher:
     def __init__(self, graph: Graph, placement: Placement, samples: Samples, path: Path | None, key: str, batch: int,
-                 threads: int, progress: Progress) -> None:
-        self.samples, self.path, self.key, self.progress = samples, path, key, progress
+                 threads: int, progress: Progress, keep: int) -> None:
+        self.samples, self.path, self.key, self.progress, self.keep = samples, path, key, progress, keep
         self.sources = placement.sources
         names = [v for values in placement.sources.values() for v in values]
         self.constants = {v.name: v.const for v in graph.constants() if v.name in set(names) and v.const is not None}
@@ -88,7 +88,7 @@ class _Watcher:
 
     def run(self, state: State) -> Observation:
         """The pass, from wherever `state` stands; the samples that it has are read and compared, and not run again."""
-        surveyor, kept, saved = Surveyor(), _Kept(KEPT), time.monotonic()
+        surveyor, kept, saved = Surveyor(), _Kept(self.keep), time.monotonic()
         start, index = state.done, 0
         for index, group in self._read(state, surveyor, kept):
             if not group:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from edgec.compress.quantize.annotate import annotate
+from edgec.compress.quantize.annotate import PER_CHANNEL, Numbers, WeightGrids, annotate
 from edgec.compress.quantize.place import Placement, place
 from edgec.compress.quantize.policy import Policy
 from edgec.errors import InternalError
@@ -18,6 +18,7 @@ class Prepared:
     """A float graph with everything that is needed to put any of its kernels on grids.
 
     placement, grids: with every kernel in int8 that can be; keep_float: what the user keeps in float already.
+    weights, numbers: see `annotate`.
     """
 
     graph: Graph
@@ -25,6 +26,8 @@ class Prepared:
     placement: Placement
     grids: Mapping[str, Quant]
     keep_float: tuple[str, ...] = ()
+    weights: WeightGrids = PER_CHANNEL
+    numbers: Mapping[str, Numbers] = field(default_factory=dict)
 
     def annotated(self, floats: Collection[str] = ()) -> Graph:
         """The graph with all kernels in int8 but those whose products are called `floats`.
@@ -39,7 +42,7 @@ class Prepared:
             if whole is None:
                 raise InternalError(f"fewer int8 kernels want a grid for {value}, which all of them do not want")
             grids[own] = self.grids[whole]
-        return annotate(self.graph, placement, grids, self.policy)
+        return annotate(self.graph, placement, grids, self.policy, self.weights, self.numbers)
 
     def alone(self, product: str) -> Graph:
         """The graph with only one kernel in int8."""

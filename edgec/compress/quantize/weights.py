@@ -91,11 +91,15 @@ def _noise(weight: np.ndarray, quant: Quant, starts: np.ndarray) -> np.ndarray:
     return noise
 
 
-def product_grid(node: Node, data: Quant, dtype: DType = DType.INT8) -> Quant:
-    """The grid of the weight of a product whose data lies on the grid `data`, one scale per output channel."""
+def product_grid(node: Node, data: Quant, dtype: DType = DType.INT8, per_channel: bool = True) -> Quant:
+    """The grid of the weight of a product whose data lies on the grid `data`.
+
+    per_channel: one scale for each output channel, or one for all.
+    """
     weight, bias = node.operand(1).const, node.input(2)
     assert weight is not None
-    return channel_grid(weight, output_axis(node), dtype, None if bias is None else bias.const, float(data.scale))
+    axis = output_axis(node) if per_channel else None
+    return channel_grid(weight, axis, dtype, None if bias is None else bias.const, float(data.scale))
 
 
 def on_grid(name: str, weight: np.ndarray, quant: Quant, sparsity: Sparsity | None = None) -> Value:

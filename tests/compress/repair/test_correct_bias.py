@@ -1,0 +1,89 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgec.compress.quantize.annotate import Numbers, add_to_bias
+from edgec.compress.repair.correct_bias import before_grid, correct_biases
+from edgec.errors import InternalError
+from edgec.ir.interpret import interpret
+from edgec.ir.types import Quant
+from edgec.ir.verify import verify
+from tests.compress.quantize.blocks import block
+from tests.compress.quantize.prepared import drawn, prepare
+from tests.models import Builder
+
+
+def shifted(prepared, amount=0.3):
+    """As if rounding had moved every channel of the first product by `amount`."""
+    name = prepared.placement.products[0]
+    node = next(n for n in prepared.graph.nodes if n.name == name)
+    channels = node.outputs[0].shape[1]
+    return replace(prepared, numbers={name: Numbers(bias=np.full(channels, amount))}), name
+
+
+def means(graph, name, samples):
+    watched, inner = before_grid(graph, name)
+    watched.outputs = [next(v for v in watched.values() if v.name == inner)]
+    found = [interpret(watched, s)[inner] for s in samples]
+    return np.mean(found, axis=(0, 1, 3, 4))
+
+
+@pytest.mark.parametrize("kind", ["mobilenet_v1", "resnet"])
+def test_a_shift_of_the_mean_goes_out_of_the_bias(kind):
+    graph = block(kind)
+    samples = drawn(graph, 24)
+    plain = prepare(graph, samples)
+    off, name = shifted(plain)
+    found = correct_biases(off, samples)
+    wanted = means(plain.graph, name, samples)
+    before, after = (np.abs(means(p.annotated(), name, samples) - wanted).max()
+                     for p in (off, replace(off, numbers=found.numbers)))
+    assert before > 0.25
+    assert after < 0.02
+    row = next(r for r in found.rows if r.product == name)
+    assert 0.25 < row.shift < 0.35
+    assert row.corrected > 0.9
+    assert verify(replace(off, numbers=found.numbers).annotated()) == []
+
+
+def test_one_sample_corrects_nothing_and_noise_is_not_taken_for_a_mean():
+    graph = block("resnet")
+    samples = drawn(graph, 12)
+    plain = prepare(graph, samples)
+    assert correct_biases(plain, samples[:1]).numbers == {}
+    for row in correct_biases(plain, samples[:2]).rows:
+        assert 0 < row.corrected <= 1
+
+
+def test_bias_of_a_matmul_stands_in_the_add_behind_it_or_nowhere():
+    b = Builder()
+    x = b("MatMul", b.input("x", 2, 5), b.weight(5, 3))
+    graph = b.output(b("Add", x, b.weight(3, name="b")))
+    old = graph.nodes[1].operand(1).const.copy()
+    add_to_bias(graph, graph.nodes[0], np.array([1.0, 2.0, 3.0]))
+    assert np.allclose(graph.nodes[1].operand(1).const, old + np.array([1, 2, 3]))
+    b = Builder()
+    graph = b.output(b("MatMul", b.input("x", 2, 5), b.weight(5, 3)))
+    with pytest.raises(InternalError, match="no place for a bias"):
+        add_to_bias(graph, graph.nodes[0], np.ones(3))
+
+
+def test_a_convolution_without_bias_gets_one():
+    b = Builder()
+    graph = b.output(b("Conv", b.input("x", 1, 2, 5, 3), b.weight(4, 2, 1, 1)))
+    add_to_bias(graph, graph.nodes[0], np.arange(4.0))
+    assert np.array_equal(graph.nodes[0].operand(2).const, np.arange(4, dtype=np.float32))
+
+
+def test_before_grid_shows_what_a_product_makes_unrounded():
+    graph = block("mobilenet_v1")
+    samples = drawn(graph, 3)
+    prepared = prepare(graph, samples)
+    annotated = prepared.annotated()
+    name = next(p for p in prepared.placement.products
+                if isinstance(next(n for n in annotated.nodes if n.name == p).outputs[0].quant, Quant))
+    watched, inner = before_grid(annotated, name)
+    assert next(v for v in watched.values() if v.name == inner).quant is None
+    a, b = interpret(annotated, samples[0]), interpret(watched, samples[0])
+    assert all(np.allclose(a[n], b[n], atol=0.02 * np.abs(a[n]).max()) for n in a)
