@@ -1,4 +1,4 @@
-"""The real models that int8 must not hurt: which samples calibrate, which ones measure, by which metric, how much may go.
+"""The real models that int8 must not hurt: which samples calibrate, which measure, by which metric, how much may go.
 
 Calibration takes training parts, or samples that the score leaves out.
 """
