@@ -33,8 +33,8 @@ Submodule = Annotated[str, typer.Option(
     metavar="NAME")]
 
 Repair = Annotated[str, typer.Option(
-    help="What wins accuracy back without training: equalize, bias-correction, with a comma; none; "
-    "auto: both where weights have one scale.", metavar="NAME,...")]
+    help="What wins accuracy back without training: equalize, adaround, bias-correction, with commas; "
+    "none; auto: the first and the last where weights have one scale.", metavar="NAME,...")]
 
 RunThreads = Annotated[int | None, typer.Option(
     "--threads", min=1, help="Threads that share one inference; one, or one for each of --cores, if it is not given.")]

@@ -1,7 +1,7 @@
 """Which repairs run when, and what each of them was worth: rows for the report.
 
 Before the graph is observed: what changes its weights and not its function (equalization). Once it has
-grids: what changes numbers on them (the bias, which takes the mean of all errors away).
+grids: what changes numbers on them (learned rounding, then the bias, which takes the mean of all errors away).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edgec.ir.quantize import output_axis, quantize_dequantize
 from edgec.progress import Progress, silent
 
 _SAMPLES = 64  # that repairs of numbers look at; a mean over so many is off by an eighth of the samples' spread
+_LEARNED = 32  # that rounding is learned on: data and results of one layer for all of them are in memory
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Repairs:
     @property
     def samples(self) -> int:
         """How many samples must stay in memory for them."""
-        return _SAMPLES if "bias-correction" in self.names else KEPT
+        return _SAMPLES if {"adaround", "bias-correction"} & set(self.names) else KEPT
 
     def mend_graph(self, graph: Graph, placement: Placement, samples: Samples) -> Graph:
         """The float graph with the same function and better weights; the graph itself if nothing is to be done."""
@@ -55,6 +56,13 @@ class Repairs:
 
     def mend_numbers(self, original: Graph, prepared: Prepared, kept: Sequence[Feeds]) -> Prepared:
         """The same on grids with better numbers. original: what the outputs are held against; kept: samples."""
+        if "adaround" in self.names:
+            from edgec.compress.repair.adaround import learn_rounding  # torch takes a second to import
+
+            self.progress("repair", None, "adaround")
+            learned = learn_rounding(prepared, kept[:_LEARNED], threads=self.threads, progress=self.progress)
+            prepared = self._compare("adaround", original, prepared, replace(prepared, numbers=learned.numbers),
+                                     learned.rows, kept)
         if "bias-correction" in self.names:
             self.progress("repair", None, "bias correction")
             found = correct_biases(prepared, kept, threads=self.threads, progress=self.progress)

@@ -1,0 +1,69 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgec.compress.quantize.annotate import WeightGrids
+from edgec.compress.quantize.outputs import compare_outputs
+from edgec.compress.repair.adaround import learn_rounding
+from edgec.ir.quantize import quantize_dequantize
+from edgec.ir.types import DType
+from edgec.ir.verify import verify
+from tests.compress.quantize.blocks import block
+from tests.compress.quantize.prepared import drawn, prepare
+from tests.models import mlp
+
+
+def alike(graph, count, seed=0):
+    """Samples whose numbers depend on each other, as those of real inputs do: rounding up or down matters."""
+    base = np.random.default_rng(77).standard_normal((3, *graph.inputs[0].shape)).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    name = graph.inputs[0].name
+    return [{name: np.float32(0.1) * feeds[name] + np.float32(0.5)
+             + np.tensordot(rng.standard_normal(3).astype(np.float32), base, 1)}
+            for feeds in drawn(graph, count, seed)]
+
+
+def coarse(graph, samples):
+    return replace(prepare(graph, samples), weights=WeightGrids(DType.INT4))
+
+
+@pytest.mark.parametrize("kind", ["mobilenet_v1", "mlp"])
+def test_results_are_nearer_with_learned_rounding_and_weights_lie_on_their_grids(kind):
+    graph = mlp(widths=(17, 11, 5)) if kind == "mlp" else block(kind)
+    samples, others = alike(graph, 24), alike(graph, 12, seed=500)
+    plain = coarse(graph, samples)
+    found = learn_rounding(plain, samples, steps=120)
+    mended = replace(plain, numbers=found.numbers)
+    result = mended.annotated()
+    assert verify(result) == []
+    assert [r.product for r in found.rows] == list(plain.placement.products)
+    assert any(r.moved > 0 for r in found.rows)
+    assert all(r.error[1] <= r.error[0] for r in found.rows)
+    before = {n.name: n for n in plain.annotated().nodes}
+    for node in result.nodes:
+        if node.name in found.numbers:
+            weight = node.operand(1)
+            assert np.array_equal(weight.const, quantize_dequantize(weight.const, weight.quant))
+            assert weight.quant == before[node.name].operand(1).quant
+            original = next(n for n in plain.graph.nodes if n.name == node.name).operand(1).const
+            shape = [-1 if a == weight.quant.axis else 1 for a in range(original.ndim)]
+            assert (np.abs(weight.const - original) / weight.quant.scale.reshape(shape)).max() < 1.001
+    outputs = [compare_outputs(plain.graph, p.annotated(), others) for p in (plain, mended)]
+    assert sum(outputs[1].values()) > sum(outputs[0].values()) + 0.3
+
+
+def test_the_same_samples_give_the_same_numbers_and_zeros_stay():
+    graph = block("mobilenet_v1")
+    samples = drawn(graph, 5)
+    plain = coarse(graph, samples)
+    node = next(n for n in plain.graph.nodes if n.name == plain.placement.products[0])
+    weight = node.operand(1).const.copy()
+    weight[..., 1] = 0
+    node.operand(1).const = weight
+    first, second = (learn_rounding(plain, samples, steps=40) for _ in range(2))
+    assert first.rows == second.rows
+    for name, numbers in first.numbers.items():
+        assert np.array_equal(numbers.weight, second.numbers[name].weight)
+    if node.name in first.numbers:
+        assert not first.numbers[node.name].weight[..., 1].any()
