@@ -31,9 +31,9 @@ def coarse(graph, samples):
 @pytest.mark.parametrize("kind", ["mobilenet_v1", "mlp"])
 def test_results_are_nearer_with_learned_rounding_and_weights_lie_on_their_grids(kind):
     graph = mlp(widths=(17, 11, 5)) if kind == "mlp" else block(kind)
-    samples, others = alike(graph, 24), alike(graph, 12, seed=500)
+    samples, others = alike(graph, 32), alike(graph, 16, seed=500)
     plain = coarse(graph, samples)
-    found = learn_rounding(plain, samples, steps=120)
+    found = learn_rounding(plain, samples, steps=150)
     mended = replace(plain, numbers=found.numbers)
     result = mended.annotated()
     assert verify(result) == []
