@@ -1,7 +1,7 @@
 """From a float graph and samples to a graph on integer grids: place, observe, choose, annotate.
 
-Each step is a function of its own, so that repairs fit between them: what changes float weights (equalization) before
-`observe`, what changes weights on their grids (bias correction, learned rounding) after `annotate`.
+Each step is a function of its own, and repairs (`compress.repair`) stand between them: what changes float weights
+(equalization) before `observe`, what changes numbers on grids (learned rounding, bias correction) before `annotate`.
 """
 
 from edgec.compress.quantize.annotate import annotate
