@@ -79,11 +79,10 @@ class Quantization:
         if unknown := [name for name in self.repair if name not in (AUTO, *REPAIRS)]:
             raise UserError(f"there is no repair {unknown[0]!r}", expected=f"{AUTO}, or some of {', '.join(REPAIRS)}")
 
-    @property
-    def repairs(self) -> tuple[str, ...]:
-        """The repairs that are meant, in the order in which they run."""
+    def repairs(self, precision: str = "int8") -> tuple[str, ...]:
+        """The repairs that are meant for a precision, in the order in which they run."""
         asked = {name for name in self.repair if name != AUTO}
-        if AUTO in self.repair and not self.per_channel:
+        if AUTO in self.repair and precision == "int8" and not self.per_channel:
             asked |= {"equalize", "bias-correction"}
         return tuple(name for name in REPAIRS if name in asked)
 

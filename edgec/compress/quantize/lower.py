@@ -94,7 +94,7 @@ def lower_precision(graph: Graph, original: bytes, policy: Policy, precision: st
 
 def _settings(precision: str, wish: Quantization, threads: int) -> Settings:
     weights = WeightGrids(DType(wish.weights), wish.per_channel)
-    return Settings(precision, wish.observer, wish.keep_float, wish.work, threads, weights, wish.repairs)
+    return Settings(precision, wish.observer, wish.keep_float, wish.work, threads, weights, wish.repairs(precision))
 
 
 def run_in_onnxruntime(graph: Graph, threads: int = 1) -> Run:

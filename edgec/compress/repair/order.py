@@ -72,11 +72,14 @@ class Repairs:
 
     def _compare(self, name: str, original: Graph, before: Prepared, after: Prepared, rows: Sequence[Any],
                  kept: Sequence[Feeds]) -> Prepared:
-        """Note what a repair was worth."""
+        """What is better, by the mean signal to noise of the outputs on `kept`; both are noted."""
         outputs = [compare_outputs(original, p.annotated(), kept, self.threads) for p in (before, after)]
-        self.rows.append({"repair": name, "applied": len(rows), "products": [asdict(row) for row in rows],
+        known = [n for n in outputs[0] if outputs[0][n] is not None and outputs[1][n] is not None]
+        better = sum((outputs[1][n] or 0.0) - (outputs[0][n] or 0.0) for n in known) > 0
+        self.rows.append({"repair": name, "applied": len(rows) if better else 0,
+                          "products": [asdict(row) for row in rows],
                           "outputs": {n: [outputs[0][n], outputs[1][n]] for n in outputs[0]}})
-        return after
+        return after if better else before
 
     def _weight_noise(self, graph: Graph, placement: Placement) -> float:
         """Mean over products and their channels of |w - rounded w|^2 / |w|^2: small channels count fully."""

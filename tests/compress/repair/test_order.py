@@ -31,7 +31,8 @@ def test_repairs_say_in_the_report_what_they_were_worth():
     (("auto",), True, ()), (("auto",), False, ("equalize", "bias-correction")), ((), False, ()),
     (("bias-correction", "equalize"), True, ("equalize", "bias-correction"))])
 def test_auto_repairs_weights_with_one_scale(given, per_channel, repairs):
-    assert Quantization(repair=given, per_channel=per_channel).repairs == repairs
+    assert Quantization(repair=given, per_channel=per_channel).repairs() == repairs
+    assert Quantization(repair=("auto",), per_channel=per_channel).repairs("int8-weights") == ()
 
 
 def test_unknown_repairs_and_weights_are_refused():
