@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from edgec.compress.quantize.weights import channel_grid
 from edgec.compress.repair.clips import close_clips, open_clips
 from edgec.compress.repair.equalize import equalize
 from edgec.compress.repair.scaling import as_matrix, find_chains, from_matrix, rescale
@@ -9,7 +10,7 @@ from edgec.ir.interpret import interpret
 from edgec.ir.text import dump
 from edgec.ir.verify import verify
 from edgec.passes.pipelines import optimize
-from tests.compress.quantize.blocks import BLOCKS, block
+from tests.compress.quantize.blocks import BLOCKS
 from tests.models import Builder, feeds, mlp
 
 
@@ -145,7 +146,11 @@ def test_as_matrix_is_undone(node):
     assert matrix.shape[0] * matrix.shape[1] == node.outputs[0].shape[1 if node.op.startswith("Conv") else -1]
 
 
-def test_blocks_with_grids_are_refused_by_groups_only_where_they_have_chains():
-    graph = block("resnet")
-    graph.nodes[0].operand(1).quant = None
-    assert equalize(graph).chains
+def test_a_weight_with_a_grid_stays():
+    graph = optimize(GRAPHS["mlp"]())[0]
+    chains = len(find_chains(graph))
+    last = [n for n in graph.nodes if n.op in ("Gemm", "MatMul")][-1]
+    last.operand(1).quant = channel_grid(last.operand(1).const, None)
+    assert len(find_chains(graph)) == chains - 1
+    found = {v.name: v.const for v in equalize(graph).graph.constants()}
+    assert np.array_equal(found[last.operand(1).name], last.operand(1).const)
