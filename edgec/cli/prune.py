@@ -17,6 +17,7 @@ from edgec.errors import UserError
 from edgec.report.units import count, many
 
 NAME = "prune"
+_SAMPLES = 512  # for statistics and criteria; more change neither
 _SHOWN = 12  # groups and reasons; --json has all
 
 
@@ -42,7 +43,8 @@ def command(
         help="Samples, as for --calibration of `edgec build`: statistics are measured anew with them.")] = "",
     preprocess: Annotated[str, typer.Option(help="How pictures become inputs; see `edgec build`.")] = "",
     labels: Annotated[str, typer.Option(help="Labels of the samples where folders do not say them.")] = "",
-    samples: Annotated[int, typer.Option(min=1, help="At most so many of them, spread evenly.")] = 512,
+    samples: Annotated[int, typer.Option(
+        min=0, help="At most so many of them, spread evenly; 0: 512, or all where --steps trains on them.")] = 0,
     align: Annotated[int, typer.Option(
         min=0, help="Channel counts are multiples of this; 0: what the target's kernels want.")] = 0,
     keep: Annotated[list[str] | None, typer.Option(
@@ -86,7 +88,9 @@ def command(
         progress("load", None, str(source))
         model = how.load(source)
         found = open_data(data, model.graph.inputs, preprocess=preprocess or None,
-                          labels=labels or None).take(samples) if data else None
+                          labels=labels or None) if data else None
+        if found is not None and (samples or steps == 1):
+            found = found.take(samples or _SAMPLES)
         if steps > 1 and found is not None:
             taught = {"distill": 1.0, **({"cross-entropy": 1.0} if found.labelled else {})}
             stage = stages.prune_in_steps(

@@ -72,29 +72,30 @@ def prune_in_steps(graph: Graph, options: PruneOptions, samples: Iterable[Any], 
                    progress: Progress = silent) -> Stage:
     """Prune a part, train, prune the next part, train again: better than all at once where much must go.
 
-    recipe: of the training after each step. The cost that stays after step i of n is
-    1 - (1 - goal) * (1 - (1 - i / n)^3): large steps first, while there is much to spare.
+    samples: read anew in every step, so no generator. recipe: of the training after each step. The cost that stays
+    after step i of n is 1 - (1 - goal) * (1 - (1 - i / n)^3): large steps first, while there is much to spare.
     Source: the cubic schedule of Zhu and Gupta 2017, arXiv:1710.01878, equation 1.
     Raises UserError as `prune`, and for options without a goal in cost.
     """
     if options.cost_ratio is None or steps < 1:
         raise UserError("pruning in steps needs a goal in cost and at least one step", expected="--macs or --speedup")
-    known = list(samples)
     whole = cost(prepare(graph))
     facts: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
         left = 1 - (1 - options.cost_ratio) * (1 - (1 - step / steps) ** 3)
         here = replace(options, cost_ratio=min(1.0, left * whole / cost(prepare(graph))))
-        pruned = prune(graph, here, known, teacher=teacher, cost=cost, progress=progress)
+        pruned = prune(graph, here, samples, teacher=teacher, cost=cost, progress=progress)
         work = None if folder is None else folder / f"step{step}"
         if work is not None:
             work.mkdir(parents=True, exist_ok=True)
-        trained = recover(pruned.graph, known, recipe, teacher=teacher, folder=work, threads=threads, progress=progress)
+        trained = recover(pruned.graph, samples, recipe, teacher=teacher, folder=work, threads=threads,
+                          progress=progress)
         graph = trained.graph
         facts.append({"prune": pruned.facts, "recover": trained.facts})
     first, last = facts[0]["prune"], facts[-1]["prune"]
     return Stage(graph, {
-        "stage": "prune in steps", "options": asdict(options), "steps": facts, "samples": len(known),
+        "stage": "prune in steps", "options": asdict(options), "steps": facts,
+        "samples": facts[-1]["recover"]["samples"],
         "macs": [first["macs"][0], last["macs"][1]], "weights": [first["weights"][0], last["weights"][1]],
         "groups": last["groups"], "blocked": last["blocked"]})
 

@@ -29,6 +29,7 @@ _OPTIMIZERS = ("sgd", "adamw")
 _SCHEDULES = ("cosine", "linear", "constant")
 _TEACHERS = ("model", "self", "mutual")
 _CHECKPOINT = "training.npz"
+_KNOWN_SAMPLES = 64  # by which the samples of a run are recognised, beside their number and labels
 _LEAST_SCALE = 1e-8  # of a learned grid
 _FORMAT = 3
 
@@ -277,8 +278,10 @@ def _key(graph: Graph, store: Store, recipe: Recipe) -> str:
     """What a checkpoint must have been made of to be of use."""
     text, arrays = dump(graph)
     digest = hashlib.sha256(f"{_FORMAT} {text} {json.dumps(asdict(recipe), sort_keys=True)} {store.count}".encode())
-    for array in (*arrays.values(), *store.arrays.values()):
-        digest.update(np.ascontiguousarray(array[:64]).tobytes() if array.ndim else array.tobytes())
+    for array in arrays.values():
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for array in store.arrays.values():
+        digest.update(np.ascontiguousarray(array[:_KNOWN_SAMPLES]).tobytes())
     if store.labels is not None:
         digest.update(store.labels.tobytes())
     return digest.hexdigest()

@@ -84,6 +84,18 @@ def test_masks_and_patterns_hold(tmp_path):
     assert (new[second.name].const != second.const)[kept].all()
 
 
+def test_a_checkpoint_of_other_weights_is_not_used(tmp_path):
+    """The last of many filters is as good a difference as the first."""
+    graph, data = classifier(width=72), store(16)
+    quick = dataclasses.replace(QUICK, epochs=1)
+    train(graph, data, quick, folder=tmp_path)
+    weight = next(v for v in graph.constants() if v.shape == (72, 3, 3, 3))
+    array = np.array(weight.const)
+    array[71] += 1
+    weight.const = array
+    assert same(train(graph, data, quick, folder=tmp_path).graph, train(graph, data, quick).graph)
+
+
 @pytest.mark.parametrize("losses", [{"distill": 1.0}, {"match": 1.0}, {"cross-entropy": 1.0, "relation": 0.1},
                                     {"hint": 1.0, "distill": 1.0}, {"attention": 1.0, "distill": 1.0}])
 def test_every_loss_brings_the_student_to_its_teacher(losses):
