@@ -4,32 +4,18 @@ Computes: y[i, j] = e[i, j] / sum_k e[i, k] with e[i, j] = exp(x[i, j] - max_k x
           nodes.
 Layouts:  everything plain, all leading axes as rows.
 Applies when: float32, the axis is the last one.
-Numerics: `_PARTS` vectors of partial sums; the sum's reciprocal multiplies. NaN in a row makes the row NaN.
+Numerics: `rows.PARTS` vectors of partial sums; the sum's reciprocal multiplies. NaN in a row makes the row NaN.
 Source:   ONNX operator Softmax, opset 13.
 """
 
 from __future__ import annotations
 
 from edgec.kernels import epilogue
-from edgec.kernels.emit import (
-    Buffer,
-    Expr,
-    Writer,
-    broadcast,
-    lanes,
-    load,
-    local,
-    loop,
-    parallel,
-    splat,
-    store,
-    unrolled,
-    vectorized,
-    write,
-)
+from edgec.kernels.emit import Expr, Writer, broadcast, lanes, load, local, parallel, store, vectorized, write
 from edgec.kernels.epilogue import Epilogue, Lower, geometry, inlined
 from edgec.kernels.machine import known_machine, machine
 from edgec.kernels.program import Input, Output, TensorProgram
+from edgec.kernels.rows import Row, plus
 from tvm import tirx
 
 from edgec.plan.layout import Demand
@@ -37,7 +23,6 @@ from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 ALGORITHM = "softmax"
-_PARTS = 4  # vectors that do not wait for each other
 
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
@@ -62,8 +47,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass."""
     b, source, result = known_machine(target).lanes, kernel.anchor.operand(0), kernel.outputs[0]
     rows, length, _, _ = geometry(result.shape, -1)
-    whole, rest = divmod(length, b)
-    steps, single = divmod(whole, _PARTS)
+    vectors = Row(length, b)
     exp = inlined("Exp", lower, b)
 
     def body(writer: Writer) -> None:
@@ -73,43 +57,25 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
         y = writer.pointer(Output(result, (source,) if alone else ()), (rows, length))
         after.prologue()
 
-        def each(visit: object) -> None:
-            """visit(vector, part, count) for all vectors of a row."""
-            if steps:
-                with loop(steps) as step, unrolled(_PARTS) as part:
-                    visit(step * _PARTS + part, part, b)  # type: ignore[operator]
-            for v in range(single):
-                visit(steps * _PARTS + v, v, b)  # type: ignore[operator]
-            if rest:
-                visit(whole, 0, rest)  # type: ignore[operator]
-
-        def start(number: float) -> Buffer:
-            partial = local(_PARTS * b)
-            for part in range(_PARTS):
-                store(partial, splat(number, b), lanes(part * b, b))
-            return partial
-
         with parallel(rows) as (row,):
-            largest = start(float("-inf"))
+            largest = vectors.start(float("-inf"))
 
             def see(v: Expr, part: Expr, count: int) -> None:
-                place = lanes(part * b, count)
-                store(largest, tirx.max(load(largest, place), load(x, row, lanes(v * b, count))), place)
+                vectors.combine(largest, part, load(x, row, lanes(v * b, count)), count, tirx.max)
 
-            each(see)
-            top = _across(largest, b, tirx.max)
-            sums, power = start(0), local(b)
+            vectors.each(see)
+            top = vectors.across(largest, tirx.max)
+            sums, power = vectors.start(0), local(b)
 
             def raise_(v: Expr, part: Expr, count: int) -> None:
-                place = lanes(part * b, count)
                 with vectorized(count) as e:
                     store(power, exp(lambda i: load(x, row, v * b + i) - top)(e), e)
-                store(sums, load(sums, place) + load(power, lanes(0, count)), place)
+                vectors.combine(sums, part, load(power, lanes(0, count)), count, plus)
                 store(y, load(power, lanes(0, count)), row, lanes(v * b, count))
 
-            each(raise_)
+            vectors.each(raise_)
             scale = local(1)
-            store(scale, tirx.const(1, "float32") / _across(sums, b, lambda p, q: p + q), 0)
+            store(scale, tirx.const(1, "float32") / vectors.across(sums, plus), 0)
 
             def finish(v: Expr, _part: Expr, count: int) -> None:
                 number = local(b)
@@ -119,18 +85,6 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
                 with vectorized(count) as e:
                     store(y, value(e), row, v * b + e)
 
-            each(finish)
+            vectors.each(finish)
 
     return write(kernel.name, body, ALGORITHM)
-
-
-def _across(partial: Buffer, block: int, combine: object) -> Expr:
-    """One number from `_PARTS` vectors, halving their length each time."""
-    width = _PARTS * block
-    while width > 1:
-        width //= 2
-        store(partial, combine(load(partial, lanes(0, width)), load(partial, lanes(width, width))),  # type: ignore[operator]
-              lanes(0, width))
-    result = local(1)
-    store(result, load(partial, 0), 0)
-    return load(result, 0)
