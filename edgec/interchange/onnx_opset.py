@@ -9,14 +9,20 @@ import onnx
 from onnx import helper, inliner
 
 from edgec.ir.graph import OPSET, Graph, Node, Value
+from edgec.ir.types import DType
 from edgec.ops.semantics import onnx_dtype
 
-# From opset 21 to 24 ops gained attributes, inputs and element types. Two things changed their meaning, by the texts
-# and defaults of onnx's schemas: windows of a pool with ceil_mode that start in the right padding (22), and what
-# becomes of infinities in float8 (24).
+# From opset 20 to 24 ops gained attributes, inputs and element types. Three things changed their meaning, by the texts
+# and defaults of onnx's schemas: what GroupNormalization scales (21), windows of a pool with ceil_mode that start in
+# the right padding (22), and what becomes of infinities in float8 (24).
+# 20: below 21 QuantizeLinear has no output_dtype. From there on ONNX Runtime (1.32) states it on nodes that it moves,
+# then makes int8 to uint8 and leaves the statement: it refuses its own graph (microsoft/onnxruntime#25526).
 # 21: ONNX Runtime 1.18 to 1.19, the last for Python 3.8 (JetPack 5). 23: 1.23, the last for Python 3.10 (JetPack 6).
-_CANDIDATES = (21, 23, OPSET)
+_CANDIDATES = (20, 21, 23, OPSET)
+_GROUP_SCALES = 21
 _CEIL_MODE = 22
+_GRIDS = 21
+_OLD_GRIDS = frozenset({DType.INT8, DType.UINT8, DType.INT32})  # what Q and DQ have below opset 21, without blocks
 _WRITTEN_OUT_ABOVE = 23  # functions newer than this are written out where ONNX gives them a body: Swish
 
 
@@ -31,8 +37,11 @@ def stamp(model: onnx.ModelProto, graph: Graph, opset: int | None = None) -> onn
     young = sorted({node.op for node in _nodes(graph) if not node.domain and _is_young(node.op)})
     if young:
         model = inliner.inline_selected_functions(model, [("", op) for op in young], inline_schema_functions=True)
-    return _state(model, next(v for v in _CANDIDATES if v == OPSET or all(
-        is_valid(node, v) or _is_young(node.op) for node in _nodes(graph))))
+    nodes = _nodes(graph)
+    old_grids = all(v.quant is None or (v.quant.dtype in _OLD_GRIDS and not v.quant.block)
+                    for node in nodes for v in (*node.input_values, *node.outputs))
+    return _state(model, next(v for v in _CANDIDATES if v == OPSET or ((old_grids or v >= _GRIDS) and all(
+        is_valid(node, v) or _is_young(node.op) for node in nodes))))
 
 
 def _state(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
@@ -51,12 +60,13 @@ def is_valid(node: Node, version: int) -> bool:
     """True if the node's operator, attributes and types are in an opset (13 to OPSET) and mean there what they mean in
     a Graph. Operators of other domains count as valid.
 
-    Two changes of meaning are not looked at: how GridSample calls its modes (20), and what GroupNormalization scales
-    (21).
+    One change of meaning is not looked at: how GridSample calls its modes (20).
     """
     if node.domain:
         return True
     if not onnx.defs.has(node.op, version) or (version < _CEIL_MODE and not _same_windows(node)):
+        return False
+    if node.op == "GroupNormalization" and version < _GROUP_SCALES:
         return False
     if any("float8" in v.dtype.value for v in (*node.input_values, *node.outputs)):
         return version >= OPSET
