@@ -26,9 +26,9 @@ array([2., 0., 2., 2., 4., 4., 4., 4.])
 What the source leaves open, and what is done here: (1) i is no multiple of the levels: a bin belongs to the level that
 its centre lies in; (2) Q is 0 where P is not, because only clipped numbers fall into the last bin: the divergence is
 infinite, and i cannot win; (3) no i can win, as when a lone outlier lies far off: what is clipped then counts for the
-last bin that is not empty; (4) still none, as for a constant: nothing is clipped; (5) several i are equally good: the
-largest, which clips least; (6) exact zeros, half of all numbers after ReLU, would outweigh the rest of the first bin,
-and every grid holds them without error: the caller leaves them out.
+last bin that is not empty; (4) still none, as for a constant or for fewer bins than levels: nothing is clipped;
+(5) several i are equally good: the largest, which clips least; (6) exact zeros, half of all numbers after ReLU, would
+outweigh the rest of the first bin, and every grid holds them without error: the caller leaves them out.
 
 Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017, talk S7310, "Entropy calibration - pseudocode" and the
 candidate distribution's example.
@@ -46,7 +46,7 @@ def best_threshold(counts: np.ndarray, levels: int) -> float:
 
     counts: how many magnitudes lie in each bin, int [bins]; levels: integers that stand for magnitudes, 128 for int8.
     """
-    for strict in (True, False):
+    for strict in (True, False) if counts.size >= levels else ():
         found = divergences(counts, levels, strict=strict)[:-1]  # the published loop always clips; the last does not
         if np.isfinite(found).any():
             return levels + float(np.flatnonzero(found <= found.min() + _TIE)[-1]) + 0.5  # (5)

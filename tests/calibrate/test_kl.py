@@ -93,6 +93,7 @@ def test_best_threshold_clips_nothing_when_every_clipping_bin_is_empty():
     counts[40] = 0
     assert kl.best_threshold(counts, 16) == 64
     assert kl.best_threshold(np.ones(16, int), 16) == 16  # no clipping is tried: as many bins as levels
+    assert kl.best_threshold(np.ones(3, int), 16) == 3
 
 
 def test_best_threshold_takes_the_largest_of_equals():

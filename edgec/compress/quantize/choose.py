@@ -117,8 +117,14 @@ def _ratios_after(graph: Graph, placement: Placement, candidates: Mapping[str, S
     for (reader, name, quant), found in sums.items():
         if quant is not None:
             own = ratios.setdefault(name, {}).setdefault(quant, [])
-            own += [error / power for error, power in zip(found, sums[reader, "", None], strict=True) if power > 0]
+            own += _relative(found, sums[reader, "", None])
     return ratios
+
+
+def _relative(errors: Sequence[float], powers: Sequence[float]) -> list[float]:
+    """Errors by powers, of the samples that have a power which float32 holds; NaN, an overflow, is infinite."""
+    return [math.inf if math.isnan(error) else error / power
+            for error, power in zip(errors, powers, strict=True) if 0 < power < math.inf]
 
 
 def _errors_of_outputs(graph: Graph, placement: Placement, name: str, quants: Sequence[Quant],
@@ -130,15 +136,15 @@ def _errors_of_outputs(graph: Graph, placement: Placement, name: str, quants: Se
     errors = {}
     for quant in quants:
         session = open_session(to_model(_alone(graph, placement, name, quant)).SerializeToString(), threads)
-        ratios = []
+        off: list[float] = []
+        powers: list[float] = []
         for feeds, wanted in zip(samples, expected, strict=True):
             results = run_session(session, feeds)
             for output in names:
                 reference = wanted[output].astype(np.float64)
-                power = float(np.square(reference).sum())
-                if power > 0:
-                    ratios.append(float(np.square(results[output] - reference).sum()) / power)
-        errors[quant] = _mean(ratios, _ROOTS[-1])
+                powers.append(float(np.square(reference).sum()))
+                off.append(float(np.square(results[output] - reference).sum()))
+        errors[quant] = _mean(_relative(off, powers), _ROOTS[-1])
     return errors
 
 

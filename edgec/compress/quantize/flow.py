@@ -138,9 +138,10 @@ def _tensor_row(name: str, choice: Choice, placement: Placement) -> dict[str, An
     return {"name": name, "members": members, "method": taken.method, "threshold": taken.value,
             "dtype": taken.quant.dtype.value, "scale": float(taken.quant.scale),
             "zero_point": int(taken.quant.zero_point),
-            "sqnr_db": _finite(taken.sqnr), "error": choice.errors.get(taken.method),
+            "sqnr_db": _finite(taken.sqnr), "error": _finite(choice.errors.get(taken.method)),
             "candidates": [{"method": t.method, "threshold": t.value, "sqnr_db": _finite(t.sqnr),
-                            "error": choice.errors.get(t.method), "output_error": choice.outputs.get(t.method)}
+                            "error": _finite(choice.errors.get(t.method)),
+                            "output_error": _finite(choice.outputs.get(t.method))}
                            for t in choice.candidates]}
 
 
@@ -179,5 +180,5 @@ def _convergence(curves: Mapping[str, Curve]) -> dict[str, Any]:
             "moving": sorted(n for n, c in curves.items() if enough(c) is None)}
 
 
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from edgec.calibrate.lint import Normalization
-from edgec.compress.quantize import CPU, Settings, is_quantized, quantize_graph
+from edgec.compress.quantize import CPU, Settings, is_quantized, observe, place, quantize_graph
+from edgec.compress.quantize.choose import OBSERVERS
 from edgec.errors import UserError
 from tests.compress.quantize.blocks import block
 from tests.compress.quantize.prepared import drawn
@@ -70,3 +71,33 @@ def test_weight_precisions_take_no_calibration_data():
     found = quantize_graph(graph, CPU, Settings("int8-weights"))
     assert [row["dtype"] for row in found.report["weights"]] == ["int8"]
     assert json.dumps(found.report, allow_nan=False)
+
+
+KINDS = {"zero": lambda x: 0 * x, "constant": lambda x: 0 * x + 3, "single": lambda x: x, "subnormal": lambda x:
+         x * np.float32(1e-42), "huge": lambda x: x * np.float32(1e30)}
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_observer_has_an_answer_for_odd_tensors(kind, observer):
+    graph = block("resnet")
+    sample = {n: KINDS[kind](a) for n, a in drawn(graph, 1)[0].items()}
+    seen = observe(graph, place(graph, CPU), lambda: [sample]).histograms
+    found = quantize_graph(graph, CPU, Settings(observer=observer), lambda: [sample])
+    assert found.report["tensors"]
+    for row in found.report["tensors"]:
+        assert 0 <= row["threshold"] <= seen[row["name"]].range.limit
+        assert 0 < row["scale"] < np.inf
+    assert json.dumps(found.report, allow_nan=False)
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_every_observer_refuses_numbers_that_are_not_finite(number, observer):
+    graph = block("resnet")
+    sample = drawn(graph, 1)[0]
+    sample["x"].flat[5] = number
+    with pytest.raises(UserError, match=r"1 of .* numbers are not finite") as caught:
+        quantize_graph(graph, CPU, Settings(observer=observer), lambda: [sample])
+    assert caught.value.where == "x"
+    assert "calibration data" in caught.value.hint
