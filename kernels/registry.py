@@ -17,6 +17,7 @@ from edgec.kernels import (
     conv2d_transposed,
     conv2d_winograd,
     global_pool,
+    layer_norm,
     lookup,
     matmul,
     matmul_int8,
@@ -43,7 +44,7 @@ from edgec.target import Target
 MODULES: list[ModuleType] = [
     relayout, conv2d_int8_depthwise, conv2d_int8_planar, conv2d_int8, matmul_int8, conv2d_depthwise, conv2d_winograd,
     conv2d_direct, conv2d_transposed, pool2d, global_pool, matmul_weights, matmul, concat, lookup, pointwise,
-    pointwise_rows, recurrent, softmax, split, resize_nearest,
+    pointwise_rows, recurrent, softmax, layer_norm, split, resize_nearest,
 ]
 
 
