@@ -52,8 +52,8 @@ def quantized(dtype, block=0):
     (pool(0), 20),
     (pool(1), 20),
     (pool(1, stride=3, size=5), 23),  # its last window would start in the padding
-], ids=["old_op", "newer_types_only", "type_of_21", "meaning_of_21", "new_op", "new_type", "new_infinities", "written_out",
-        "floor", "same_ceiling", "new_ceiling"])
+], ids=["old_op", "newer_types_only", "type_of_21", "meaning_of_21", "new_op", "new_type", "new_infinities",
+        "written_out", "floor", "same_ceiling", "new_ceiling"])
 def test_to_model_states_oldest_opset_that_means_the_same(graph, expected):
     assert opset(graph) == expected
 

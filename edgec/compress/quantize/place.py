@@ -3,7 +3,9 @@
 A value gets a grid if it is wanted: (1) a product with weights (QuantRole.COMPUTE) reads it as its data; (2) an op that
 only carries numbers (COMMUTES, UNIFIES) reads it, and what it makes is wanted: then all of them share one grid;
 (3) arithmetic between grids (REQUANTIZES, or the tail of a product's kernel, such as the skip input of a residual Add)
-reads it, what that makes is wanted, and the value comes out of an integer kernel anyway.
+reads it, what that makes is wanted, and the value comes out of an integer kernel anyway; (4) where the policy says so
+(Policy.residual), a sum behind a product reads it as its other input, it comes out of an integer kernel, and nobody
+reads it in float.
 Nothing inside a kernel (`ir.grouping`) gets one: none between Conv, BatchNormalization, Add and Relu. So what no
 product follows stays float without being named: scores, box decoding, graph outputs.
 Readers that compute in float keep the float numbers: an Identity then carries the grid for the others.
@@ -194,6 +196,8 @@ class _Placer:
             self._want(group.anchor.operand(0), group.anchor, 0)
         elif not wanted and table.role(group.nodes[0]) is not KernelRole.VIEW:
             self._keep(group, ("int8.tail", "no integer kernel computes with its result"))
+        if kind is Kind.PRODUCT and self.policy.residual:
+            self._demand_residual(group, wanted)
         if not wanted:
             return
         for node, index, value in self._reads(group):
@@ -209,6 +213,38 @@ class _Placer:
                       and not self._is_parameter(node, i)]
             for value in (*shared, *(v for v in node.outputs if v.dtype.value == "float32")):
                 self._unite(shared[0], value)
+
+    def _demand_residual(self, group: Group, wanted: bool) -> None:
+        """Grids at a sum of the product's own result and one from another kernel: the other one, or both."""
+        inside = {id(v) for n in group.nodes for v in n.outputs}
+        for node in group.nodes:
+            if node.op != "Add" or node is group.anchor or any(v.const is not None for v in node.input_values):
+                continue
+            own = [i for i, v in enumerate(node.input_values) if id(v) in inside]
+            if len(own) != 1 or not self._comes_as_integers(other := node.operand(1 - own[0])):
+                continue
+            if not self._is_linear(node.operand(own[0]), group.anchor):
+                if wanted:
+                    self._want(node.operand(own[0]), node, own[0])
+            elif not wanted and other.shape == group.output.shape and self._is_for_integers(other, node):
+                self._want(other, node, 1 - own[0])
+
+    def _is_for_integers(self, value: Value, besides: Node) -> bool:
+        """True if every reader of `value` but `besides` takes it on a grid."""
+        wanted = {(id(n), i) for n, i in self.wanted.get(id(value), ())}
+        products = {id(g.anchor) for g in self.groups if self.kinds[id(g)] is Kind.PRODUCT}
+        return not self.graph.is_output(value) and all(
+            n is besides or (id(n), i) in wanted or (i == 0 and id(n) in products) for n, i in value.uses)
+
+    @staticmethod
+    def _is_linear(value: Value, anchor: Node | None) -> bool:
+        """True if only constants are added or multiplied between the anchor and `value`."""
+        while (node := value.producer) is not None and node is not anchor:
+            computed = [v for v in node.input_values if v.const is None]
+            if len(computed) != 1 or len(node.inputs) == 1 or node.op not in ("Add", "Mul", "BatchNormalization"):
+                return False
+            value = computed[0]
+        return node is anchor
 
     def _want(self, value: Value, node: Node, index: int) -> None:
         self.wanted.setdefault(id(value), []).append((node, index))

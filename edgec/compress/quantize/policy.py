@@ -26,7 +26,9 @@ class Policy:
     """What a backend wants of integer kernels.
 
     activations: grids of activations, one scale per tensor. clips: a Relu or Clip goes where the grid's own range does
-    the same. broadcast: operands smaller than the result (gates, scales per channel) get grids too.
+    the same. broadcast: operands smaller than the result (gates, scales per channel) get grids too. residual: a
+    product joins the sum right behind it, if the sum's other input has a grid: it gets one even where the sum stays
+    float, and a sum behind an activation is a layer of its own, with grids on both inputs.
     why_float(node): (rule, text) if a product with weights is not worth int8 or cannot be, None if it is.
     """
 
@@ -34,6 +36,7 @@ class Policy:
     activations: Scheme
     clips: bool
     broadcast: bool
+    residual: bool
     why_float: Callable[[Node], Reason]
 
 
@@ -99,7 +102,7 @@ def _tensorrt(node: Node) -> Reason:
     return "tensorrt.channels", f"{channels[0]} and {channels[1]} channels do not fill int8 tiles"
 
 
-CPU = Policy("cpu", AFFINE, clips=True, broadcast=False, why_float=lambda node: None)
-TENSORRT = Policy("tensorrt", SYMMETRIC, clips=False, broadcast=True, why_float=_tensorrt)
+CPU = Policy("cpu", AFFINE, clips=True, broadcast=False, residual=False, why_float=lambda node: None)
+TENSORRT = Policy("tensorrt", SYMMETRIC, clips=False, broadcast=True, residual=True, why_float=_tensorrt)
 
 POLICIES: dict[str, Policy] = {"tvm": CPU, "onnxruntime": CPU, "null": CPU, "tensorrt": TENSORRT}

@@ -104,6 +104,45 @@ def test_place_gives_the_skip_of_a_sum_its_own_grid_and_the_convolution_none():
     assert placement.grids[x.name] != placement.grids[y.name]
 
 
+def last_block(policy, shortcut, act="Relu", follow=None):
+    """A residual block that only float layers follow: (skip, inner result, placement)."""
+    b = Builder(5)
+    x = b("Relu", b.batch_norm(b.conv(b.input("x", 1, 16, 7, 5), 16)))
+    skip = b.conv(x, 16, 1) if shortcut else x
+    inner = b.batch_norm(b.conv(b("Relu", b.conv(x, 16)), 16))
+    inner = b("Swish", inner) if act == "Swish" else inner
+    y = b("Relu", b("Add", inner, skip))
+    results = [y if follow is None else follow(b, y), *([b("Softmax", x, axis=1)] if act == "float reader" else [])]
+    return skip, inner, place(b.output(*results), policy)
+
+
+@pytest.mark.parametrize("shortcut", [True, False])
+def test_place_gives_the_skip_of_the_last_sum_a_grid_where_the_product_joins_it(shortcut):
+    skip, inner, placement = last_block(TENSORRT, shortcut)
+    assert skip.name in placement.grids
+    assert skip.name not in placement.edges
+    assert inner.name not in placement.grids
+    skip, _, placement = last_block(CPU, shortcut=True)
+    assert skip.name not in placement.grids
+
+
+def test_place_leaves_a_last_skip_float_that_float_layers_read_too():
+    skip, _, placement = last_block(TENSORRT, shortcut=False, act="float reader")
+    assert [n for n, _ in placement.edges[skip.name] if "add" in n] == []
+
+
+def test_place_gives_both_inputs_of_a_sum_behind_an_activation_grids():
+    def conv(b, y):
+        return b.conv(y, 16)
+
+    skip, inner, placement = last_block(TENSORRT, shortcut=True, act="Swish", follow=conv)
+    assert {skip.name, inner.name} <= set(placement.grids)
+    _, inner, placement = last_block(TENSORRT, shortcut=True, act="Swish")
+    assert inner.name not in placement.grids  # the sum stays float, so it reads floats
+    _, inner, placement = last_block(CPU, shortcut=True, act="Swish", follow=conv)
+    assert inner.name not in placement.grids
+
+
 def test_place_keeps_small_operands_float_on_cpus_and_not_for_tensorrt():
     graph = block("efficientnet")
     gate = next(n for n in graph.nodes if n.op == "Sigmoid").outputs[0].name
