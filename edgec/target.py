@@ -116,6 +116,11 @@ class Cpu:
         return 128 if self.arch == "x86_64" else 32
 
     @property
+    def has_half(self) -> bool:
+        """True if kernels can compute in float16: the core multiplies and adds vectors of it."""
+        return "fullfp16" in self.features
+
+    @property
     def kernel_class(self) -> str:
         """Which kernels fit: `neon`, `neon_fp16`, `neon_dot` or `i8mm` on Arm, `sse`, `avx2`, `avx512`, `avx512vnni`
         or `amx` on x86, `scalar`, `dsp` or `mve` on microcontrollers.

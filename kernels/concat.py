@@ -1,8 +1,8 @@
 """Concatenation of channels in blocked layouts: each part is one copy of contiguous memory per sample.
 
 Layouts:  parts [n, C_i/b, positions, b], y [n, C/b, positions, b].
-Applies when: Concat along axis 1, elements of 4 bytes or integers of one, and every part but the last fills whole
-          blocks. A part on another grid than the result is requantized on the way.
+Applies when: Concat along axis 1, elements of 4 bytes, float16 or integers of one, and every part but the last fills
+          whole blocks. A part on another grid than the result is requantized on the way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.window import PARTS, share
 
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel, Layout, in_bytes, stored_constant
+from edgec.plan.plan import Kernel, Layout, Slice, in_bytes, stored_constant
+from edgec.plan.slices import contiguous
 from edgec.target import Target
 
 ALGORITHM = "concat"
@@ -25,14 +26,15 @@ ALGORITHM = "concat"
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    cpu, node = machine(target), kernel.nodes[0]
+    cpu, node = machine(target, kernel), kernel.nodes[0]
     if cpu is None:
         return "the core has no vectors of 4 floats"
     if len(kernel.nodes) != 1 or node.op != "Concat":
         return "the kernel is not a concatenation"
     result = node.outputs[0]
-    if not result.type.is_static or len(result.shape) < 3 or 0 in result.shape or result.dtype.itemsize != 4:
-        return f"{result.name} has no channels of 4 bytes to put in blocks"
+    if not result.type.is_static or len(result.shape) < 3 or 0 in result.shape \
+            or result.dtype.itemsize != cpu.itemsize:
+        return f"{result.name} has no channels of {cpu.itemsize} bytes to put in blocks"
     on_grid = [in_bytes(v.quant) for v in (*node.input_values, result)]
     if any(on_grid):
         if not all(on_grid):
@@ -49,13 +51,26 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """Blocked if most bytes come so."""
-    block = quantized.block(kernel, known_machine(target))
+    block = quantized.block(kernel, known_machine(target, kernel))
     return Demand(block, shared=frozenset(v.name for v in (*kernel.inputs, *kernel.outputs)))
+
+
+def slices(kernel: Kernel) -> tuple[Slice, ...] | None:
+    """How the parts of a concatenation, plain or blocked, lie in its result, if each of them is in one piece."""
+    node = kernel.nodes[0]
+    if node.op != "Concat":
+        return None
+    whole, parts, first = node.outputs[0], [], 0
+    axis = node.integer("axis", 0) % len(whole.shape)
+    for value in node.input_values:
+        parts.append((value, first))
+        first += value.shape[axis]
+    return contiguous(kernel, whole, parts, axis)
 
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, on blocked values."""
-    b, node = quantized.block(kernel, known_machine(target)), kernel.nodes[0]
+    b, node = quantized.block(kernel, known_machine(target, kernel)), kernel.nodes[0]
     result = node.outputs[0]
     samples, block = result.shape[0], Layout(b)
 

@@ -4,7 +4,7 @@ Computes: y[n, c, i, j] = bias[c] + sum over r, s of w[c, 0, r, s] * x[n, c, row
           kernel's pointwise nodes.
 Layouts:  x [n, C/b, h, w, b]; weights [C/b, R, S, b] and bias [C/b, b], packed at build time, numbers beyond C are 0;
           y and full operands of the pointwise nodes [n, C/b, oh, ow, b].
-Applies when: groups = c = k; x, weights and bias float32, weights and bias constant, rank 3 or 4.
+Applies when: groups = c = k; x, weights and bias float32 or float16, weights and bias constant, rank 3 or 4.
 Padding:  as in conv2d_direct: nothing is copied, products with padding are left out.
 Source:   the register blocking of conv2d_direct with one channel block; inputs of neighbouring columns are shared by
           unrolling the columns of the filter.
@@ -31,7 +31,7 @@ ALGORITHM = "depthwise"
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    cpu = machine(target)
+    cpu = machine(target, kernel)
     if cpu is None:
         return "the core has no vectors of 4 floats"
     reason = convolution.refuse(kernel) or epilogue.refuse(kernel)
@@ -45,7 +45,7 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """Everything blocked."""
-    block = known_machine(target).lanes
+    block = known_machine(target, kernel).lanes
     return epilogue.demand(kernel, block, {kernel.anchor.operand(0).name: block})
 
 
@@ -65,7 +65,7 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
     """Schedules that are worth measuring, the usual one first; none where the kernel does not apply."""
     if refuse(kernel, target) is not None:
         return []
-    conv, registers = convolution.describe(kernel.anchor), known_machine(target).registers
+    conv, registers = convolution.describe(kernel.anchor), known_machine(target, kernel).registers
     usual = choose(registers, conv)
     widths = {min(conv.window.ow, registers * part // 8) for part in (1, 2, 3, 5, 6)} - {usual.columns}
     tiles = [usual, *(Tile(1, width, 1, 1) for width in sorted(widths, reverse=True) if width)]
@@ -74,25 +74,26 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
 
 def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, by one of its `choices` or the usual one."""
-    cpu, conv, node = known_machine(target), convolution.describe(kernel.anchor), kernel.anchor
+    cpu, conv, node = known_machine(target, kernel), convolution.describe(kernel.anchor), kernel.anchor
     b, window = cpu.lanes, conv.window
     blocks = -(-conv.c // b)
 
     def body(writer: Writer) -> None:
-        x = writer.pointer(Input(node.operand(0)), (conv.n, blocks, window.h, window.w, b))
+        x = writer.pointer(Input(node.operand(0)), (conv.n, blocks, window.h, window.w, b), cpu.dtype)
         packed = pack_channels(convolution.weights(node).transpose(1, 0, 2, 3), b)
-        weights = writer.pointer(Constant(packed), packed.shape)
+        weights = writer.pointer(Constant(packed), packed.shape, cpu.dtype)
         bias_ = convolution.bias(node, blocks * b)
-        bias = None if bias_ is None else writer.pointer(Constant(bias_), bias_.shape)
+        bias = None if bias_ is None else writer.pointer(Constant(bias_), bias_.shape, cpu.dtype)
         after = Epilogue(kernel, b, lower, writer)
         result = Output(kernel.outputs[0], epilogue.replaceable(kernel))
-        y = writer.pointer(result, (conv.n, blocks, window.oh, window.ow, b))
+        y = writer.pointer(result, (conv.n, blocks, window.oh, window.ow, b), kernel.outputs[0].dtype.value)
         after.prologue()
 
         def tile(n: Expr, c: Expr, area: Area) -> None:
-            accumulators = local(area.columns * b)
+            accumulators = local(area.columns * b, cpu.dtype)
             with unrolled(area.columns) as j:
-                store(accumulators, splat(0, b) if bias is None else load(bias, lanes(c * b, b)), lanes(j * b, b))
+                start = splat(0, b, cpu.dtype) if bias is None else load(bias, lanes(c * b, b))
+                store(accumulators, start, lanes(j * b, b))
 
             def tap(r: Expr, s: Expr, positions: Block) -> None:
                 with each(positions) as (_, j):

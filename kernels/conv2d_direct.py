@@ -6,8 +6,8 @@ Layouts:  x [n, C/b, h, w, b], or plain [n, c, h, w] if the layout assignment sa
           (plain x: [c, r, s, blocks, b]), then a last block of channels that is not full by itself; numbers beyond C
           and K are 0;
           bias [K/b, b]; y and full operands of the pointwise nodes [n, K/b, oh, ow, b].
-Applies when: (1) x, weights and bias are float32, weights and bias constant, rank 3 or 4; (2) groups = 1, or at
-          most `_JOINED` of them fill whole blocks of inputs and outputs: they are computed as one, with zeros among
+Applies when: (1) x, weights and bias are float32 or float16, weights and bias constant, rank 3 or 4; (2) groups = 1, or
+          at most `_JOINED` of them fill whole blocks of inputs and outputs: they are computed as one, with zeros among
           their weights; (3) the pointwise nodes fit `epilogue`.
 Padding:  nothing is copied. Rows outside are skipped; tiles that touch a side are written out with the products that
           exist.
@@ -72,7 +72,7 @@ _REUSE = 16  # tiles of positions; fewer do not hide the time that weights beyon
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    cpu = machine(target)
+    cpu = machine(target, kernel)
     if cpu is None:
         return "the core has no vectors of 4 floats"
     reason = convolution.refuse(kernel) or epilogue.refuse(kernel)
@@ -86,7 +86,7 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """X blocked, or as it comes if it has fewer than two blocks of channels; the rest blocked."""
-    lanes_, data = known_machine(target).lanes, kernel.anchor.operand(0)
+    lanes_, data = known_machine(target, kernel).lanes, kernel.anchor.operand(0)
     few = data.shape[1] < 2 * lanes_ and kernel.anchor.integer("group", 1) == 1
     return epilogue.demand(kernel, lanes_, {data.name: None if few else lanes_})
 
@@ -103,7 +103,7 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
     """Schedules that are worth measuring, the one of the cost rules first; none where the kernel does not apply."""
     if refuse(kernel, target) is not None:
         return []
-    cpu = known_machine(target)
+    cpu = known_machine(target, kernel)
     conv, _ = _flat(_describe(kernel, cpu))
     first = _schedule(cpu, conv)
     blocks = -(-conv.k // conv.groups // cpu.lanes)
@@ -115,7 +115,7 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
 
 def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rules."""
-    cpu = known_machine(target)
+    cpu = known_machine(target, kernel)
     conv, flat = _flat(_describe(kernel, cpu))
     chosen = schedule or _schedule(cpu, conv)
     program = write(kernel.name, lambda writer: _declare(kernel, cpu, conv, chosen, lower, flat, writer), ALGORITHM)
@@ -149,10 +149,11 @@ def positions_first(cpu: Machine, conv: Convolution, tile: Tile) -> bool:
     the second cache, and be used often enough that their first arrival, which nothing hides here, does not count.
     """
     window = conv.window
-    row = 4 * conv.c // conv.groups * window.taps[0] * window.taps[1] * cpu.lanes  # bytes of one output block's weights
+    # bytes of one output block's weights
+    row = cpu.itemsize * conv.c // conv.groups * window.taps[0] * window.taps[1] * cpu.lanes
     blocks = -(-conv.k // conv.groups // cpu.lanes)
     weights_, tile_weights = row * blocks, row * tile.blocks
-    input_ = 4 * conv.c // conv.groups * window.h * window.w
+    input_ = cpu.itemsize * conv.c // conv.groups * window.h * window.w
     steps, positions = len(split_even(blocks, tile.blocks)), count_areas(window, tile)
     if 2 * weights_ > cpu.l2_bytes or positions <= _REUSE:
         return False
@@ -190,17 +191,18 @@ def _declare(kernel: Kernel, cpu: Machine, conv: Convolution, schedule: Schedule
     plain = kernel.layout(data).block == 0
     k_blocks = -(-conv.k // conv.groups // b) * conv.groups
     shape = (conv.n, conv.c, *size) if plain else (conv.n, -(-conv.c // b), *size, b)
-    x = writer.pointer(Input(data), shape)
+    x = writer.pointer(Input(data), shape, cpu.dtype)
     inner = 1 if plain else depth(cpu, conv, schedule.tile)
     groups = node.integer("group", 1)
     array = convolution.spread_weights(convolution.weights(node), groups, groups // conv.groups)
     packed = pack_weights(array, conv.groups, b, schedule.tile.blocks, plain, inner)
-    weights = writer.pointer(Constant(packed), packed.shape)
+    weights = writer.pointer(Constant(packed), packed.shape, cpu.dtype)
     offsets = convolution.bias(node, k_blocks * b)
-    bias = None if offsets is None else writer.pointer(Constant(offsets), offsets.shape)
+    bias = None if offsets is None else writer.pointer(Constant(offsets), offsets.shape, cpu.dtype)
     after = Epilogue(kernel, b, lower, writer, flat)
     out = (conv.n, k_blocks, conv.window.oh, conv.window.ow, b)
-    y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel)), out)
+    result = Output(kernel.outputs[0], epilogue.replaceable(kernel))
+    y = writer.pointer(result, out, kernel.outputs[0].dtype.value)
     after.prologue()
     Sums(cpu, conv, schedule, Memory(x, weights, bias, y, plain, inner), after).body()
 
@@ -238,14 +240,14 @@ class Sums:
     def _tile(self, n: Expr, g: Expr, first: Expr, blocks: int, area: Area) -> None:
         """One register tile: start from the bias, reduce, finish, store."""
         b = self.cpu.lanes
-        accumulators = local(area.rows * area.columns * blocks * b)
+        accumulators = local(area.rows * area.columns * blocks * b, self.cpu.dtype)
         block = g * self.k_blocks + first
 
         def vector(i: Expr, j: Expr, k: Expr) -> Expr:
             return ((i * area.columns + j) * blocks + k) * b
 
         with each(area.block) as (i, j), unrolled(blocks) as k:
-            start = splat(0, b) if self.bias is None else load(self.bias, lanes((block + k) * b, b))
+            start = splat(0, b, self.cpu.dtype) if self.bias is None else load(self.bias, lanes((block + k) * b, b))
             store(accumulators, start, lanes(vector(i, j, k), b))
         self._reduce(accumulators, n, g, block, blocks, area)
         with each(area.block) as (i, j), unrolled(blocks) as k:
@@ -305,11 +307,11 @@ class Sums:
         """
         if not self.ahead:
             return
-        b = self.cpu.lanes
+        b, in_line = self.cpu.lanes, 64 // self.cpu.itemsize
         depth = 1 if self.plain else b
-        share = -(-depth * blocks * b // 16 // self.ahead)  # lines of 16 numbers
+        share = -(-depth * blocks * b // in_line // self.ahead)  # lines
         with unrolled(share) as line:
-            offset = ((area.ordinal - 1) * share + line) * 16
+            offset = ((area.ordinal - 1) * share + line) * in_line
             prefetch(self.weights, (start + steps * blocks) * depth * b + offset)
 
     def _products(self, accumulators: Buffer, n: Expr, x_block: Expr, r: Expr, s: Expr, start: Expr, blocks: int,
@@ -356,7 +358,7 @@ def depth(cpu: Machine, conv: Convolution, tile: Tile) -> int:
         return 1
     rows, columns = ((n - 1) * s + (t - 1) * d + 1 for n, s, t, d in
                      zip((tile.rows, tile.columns), window.stride, window.taps, window.dilation, strict=True))
-    most = max(1, cpu.l1_bytes // 2 // (4 * cpu.lanes * rows * columns))
+    most = max(1, cpu.l1_bytes // 2 // (cpu.itemsize * cpu.lanes * rows * columns))
     return max((d for d in range(1, full + 1) if full % d == 0 and d <= most), default=1)
 
 
@@ -365,7 +367,7 @@ def pack_weights(array: np.ndarray, groups: int, block: int, tile: int, plain: b
     k, c, r, s = array.shape
     k_blocks, c_blocks = -(-k // groups // block), -(-c // block)
     channels = c if plain else c_blocks * block
-    padded = np.zeros((groups, k_blocks * block, channels, r, s), np.float32)
+    padded = np.zeros((groups, k_blocks * block, channels, r, s), array.dtype)
     padded[:, : k // groups, :c] = array.reshape(groups, k // groups, c, r, s)
     full = c // block
     pieces = []

@@ -48,7 +48,7 @@ class Phase:
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    cpu, node = machine(target), kernel.anchor
+    cpu, node = machine(target, kernel), kernel.anchor
     if cpu is None:
         return "the core has no vectors of 4 floats"
     if node is None or node.op != "ConvTranspose":
@@ -56,8 +56,8 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     data, weight, bias = node.operand(0), node.operand(1), node.input(2)
     if weight.const is None or (bias is not None and bias.const is None):
         return "the weights are not constant"
-    if len(weight.shape) not in (3, 4) or weight.dtype is not DType.FLOAT32 or not data.type.is_static:
-        return "the weights are not float32 of rank 3 or 4, or a shape is unknown"
+    if len(weight.shape) not in (3, 4) or weight.dtype not in (DType.FLOAT32, DType.FLOAT16) or not data.type.is_static:
+        return "the weights are not float32 or float16 of rank 3 or 4, or a shape is unknown"
     if node.integer("group", 1) != 1 or pair(node, "dilations") != (1, 1):
         return "there are groups or a dilation"
     if node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", b"NOTSET") or "output_shape" in node.attributes:
@@ -76,7 +76,7 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """Everything blocked."""
-    block = known_machine(target).lanes
+    block = known_machine(target, kernel).lanes
     return epilogue.demand(kernel, block, {kernel.anchor.operand(0).name: block})
 
 
@@ -120,7 +120,7 @@ def _schedule(cpu: Machine, conv: Convolution) -> Schedule:
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass."""
-    cpu, node = known_machine(target), kernel.anchor
+    cpu, node = known_machine(target, kernel), kernel.anchor
     b, found, stride = cpu.lanes, phases(node), pair(node, "strides")
     schedules = [_schedule(cpu, p.conv) for p in found]
     n, c, h, w = geometry(node.operand(0).shape)
@@ -128,18 +128,19 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     blocks = -(-k // b)
 
     def body(writer: Writer) -> None:
-        x = writer.pointer(Input(node.operand(0)), (n, -(-c // b), h, w, b))
+        x = writer.pointer(Input(node.operand(0)), (n, -(-c // b), h, w, b), cpu.dtype)
         depths, weights = [], []
         for phase, schedule in zip(found, schedules, strict=True):
             inner = conv2d_direct.depth(cpu, phase.conv, schedule.tile)
             array = _weights(node).transpose(1, 0, 2, 3)[:, :, phase.rows][:, :, :, phase.columns]
             packed = conv2d_direct.pack_weights(array, 1, b, schedule.tile.blocks, False, inner)
             depths.append(inner)
-            weights.append(writer.pointer(Constant(packed), packed.shape))
+            weights.append(writer.pointer(Constant(packed), packed.shape, cpu.dtype))
         offsets = convolution.bias(node, blocks * b)
-        bias = None if offsets is None else writer.pointer(Constant(offsets), offsets.shape)
+        bias = None if offsets is None else writer.pointer(Constant(offsets), offsets.shape, cpu.dtype)
         after = Epilogue(kernel, b, lower, writer)
-        y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel)), (n, blocks, oh, ow, b))
+        result = Output(kernel.outputs[0], epilogue.replaceable(kernel))
+        y = writer.pointer(result, (n, blocks, oh, ow, b), kernel.outputs[0].dtype.value)
         after.prologue()
         for phase, schedule, packed, inner in zip(found, schedules, weights, depths, strict=True):
             memory = Memory(x, packed, bias, y, False, inner)

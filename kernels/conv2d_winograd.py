@@ -80,7 +80,7 @@ _ZERO = 1e-12  # what interpolation leaves of 0
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
     reason = _refuse_form(kernel, target)
-    if reason is None and choose(kernel, known_machine(target)) is None:
+    if reason is None and choose(kernel, known_machine(target, kernel)) is None:
         return "a direct sum is cheaper, or the error bound is too large"
     return reason
 
@@ -89,14 +89,14 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
     """Schedules that are worth measuring, cheapest by the cost rule first, whatever a direct sum costs."""
     if _refuse_form(kernel, target) is not None:
         return []
-    return allowed(kernel, known_machine(target))[:_MEASURED]
+    return allowed(kernel, known_machine(target, kernel))[:_MEASURED]
 
 
 def _refuse_form(kernel: Kernel, target: Target) -> str | None:
     reason = conv2d_direct.refuse(kernel, target)
     if reason:
         return reason
-    cpu, conv = known_machine(target), convolution.describe(kernel.anchor)
+    cpu, conv = known_machine(target, kernel), convolution.describe(kernel.anchor)
     window = conv.window
     if conv.groups > 1 or window.taps == (1, 1) or window.dilation != (1, 1):
         return "not more than one tap, dilation 1 and one group"
@@ -107,13 +107,13 @@ def _refuse_form(kernel: Kernel, target: Target) -> str | None:
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """X blocked, or plain where it is copied; the rest blocked."""
-    block, conv = known_machine(target).lanes, convolution.describe(kernel.anchor)
+    block, conv = known_machine(target, kernel).lanes, convolution.describe(kernel.anchor)
     return epilogue.demand(kernel, block, {kernel.anchor.operand(0).name: 0 if gathers(conv, block) else block})
 
 
 def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, or for one of its `choices`."""
-    cpu = known_machine(target)
+    cpu = known_machine(target, kernel)
     chosen = schedule or choose(kernel, cpu)
     assert chosen is not None  # `refuse` has checked
     program = write(kernel.name, lambda writer: _Winograd(kernel, cpu, chosen, lower, writer).body(), ALGORITHM)

@@ -28,15 +28,15 @@ class Convolution:
 
 
 def refuse(kernel: Kernel) -> str | None:
-    """Why the kernel's anchor is no convolution with known weights over one or two axes, in float32."""
+    """Why the kernel's anchor is no convolution with known weights over one or two axes, in float32 or float16."""
     node = kernel.anchor
     if node is None or node.op != "Conv":
         return "the anchor is not a Conv"
     weight, bias_ = node.operand(1), node.input(2)
     if weight.const is None or (bias_ is not None and bias_.const is None):
         return "the weights are not constant"
-    if len(weight.shape) not in (3, 4) or weight.dtype is not DType.FLOAT32:
-        return "the weights are not float32 of rank 3 or 4"
+    if len(weight.shape) not in (3, 4) or weight.dtype not in (DType.FLOAT32, DType.FLOAT16):
+        return "the weights are not float32 or float16 of rank 3 or 4"
     data = node.operand(0)
     if not data.type.is_static or 0 in data.shape:
         return "the input is empty or its shape is unknown"
@@ -59,11 +59,11 @@ def weights(node: Node) -> np.ndarray:
 
 
 def bias(node: Node, length: int) -> np.ndarray | None:
-    """The bias, with zeros up to `length` numbers; None if the node has none."""
+    """The bias in its own format, with zeros up to `length` numbers; None if the node has none."""
     value = node.input(2)
     if value is None or value.const is None:
         return None
-    padded = np.zeros(length, np.float32)
+    padded = np.zeros(length, value.const.dtype)
     padded[: value.const.size] = value.const.reshape(-1)
     return padded
 

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
-from tvm import tirx
+from tvm import DataType, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -114,10 +114,16 @@ def broadcast(value: Expr, count: int) -> Expr:
     return tirx.Broadcast(value, count)
 
 
-def splat(number: float, count: int) -> Expr:
+def splat(number: float, count: int, dtype: str = "float32") -> Expr:
     """A constant vector; the plain number for a vector of one."""
-    value = tirx.const(number, "float32")
+    value = tirx.const(number, dtype)
     return tirx.Broadcast(value, count) if count > 1 else value
+
+
+def cast(value: Expr, dtype: str) -> Expr:
+    """A number or a vector in another element type."""
+    count = DataType(str(value.ty)).lanes
+    return value.astype(f"{dtype}x{count}" if count > 1 else dtype)
 
 
 def lane(vector: Expr, index: int) -> Expr:

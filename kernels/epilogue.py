@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from edgec.kernels import quantized as grids
 from edgec.kernels.emit import Buffer, Expr, Writer, lanes, load, local, loop, store, unrolled, vectorized
-from edgec.kernels.machine import Machine
+from edgec.kernels.machine import Machine, number_format
 from edgec.kernels.program import Constant, Input, Workspace
 from tvm import te, tirx
 from tvm.ir import Call, is_prim_expr
@@ -92,10 +92,13 @@ def refuse(kernel: Kernel, axis: int = 1, *, quantized: bool = False) -> str | N
     ranks = (3, 4) if axis == 1 else range(1, 9)
     if not result.type.is_static or 0 in result.shape or len(result.shape) not in ranks:
         return f"{result.name} is empty or has no channels to put in blocks"
+    formats = {number_format(kernel), DType.FLOAT32}
     for value in (*kernel.inputs, *kernel.outputs):
-        if value.dtype is not DType.FLOAT32 or (value.quant is not None and not quantized):
-            return f"{value.name} is not float32"
-    if (reason := grids.why_not_bytes((*kernel.inputs, *kernel.outputs))) is not None:
+        if value.dtype not in formats or (value.quant is not None and not quantized):
+            return f"{value.name} is not {' or '.join(sorted(f.value for f in formats))}"
+    if kernel.anchor is not None and any(v.dtype is not number_format(kernel) for v in kernel.anchor.outputs):
+        return f"{kernel.anchor.op} computes in another format than the nodes behind it"
+    if DType.FLOAT16 not in formats and (reason := grids.why_not_bytes((*kernel.inputs, *kernel.outputs))) is not None:
         return reason
     for node in kernel.nodes:
         fits = table.role(node) is KernelRole.POINTWISE and node.outputs[0].type.shape == result.shape
@@ -104,7 +107,7 @@ def refuse(kernel: Kernel, axis: int = 1, *, quantized: bool = False) -> str | N
     for value in operands(kernel):
         if not value.type.is_static or kind(value, result, axis) is None:
             return f"{value.name} broadcasts neither per channel nor as one number"
-        if value.const is not None and value.type.size > 1 and value.dtype is not DType.FLOAT32:
+        if value.const is not None and value.type.size > 1 and value.dtype not in formats:
             return f"{value.name} is not float32"
     return None
 
@@ -181,7 +184,7 @@ class Epilogue:
             aligned = value.const.reshape((1,) * (len(self._result.shape) - value.const.ndim) + value.const.shape)
             packed = pack_channels(aligned.reshape(geometry(aligned.shape, self._axis)), block)
             shape = self._shape if way == "full" else (1, count, 1, 1, block)
-            return _Operand(way, writer.pointer(Constant(packed.reshape(shape)), shape))
+            return _Operand(way, writer.pointer(Constant(packed.reshape(shape)), shape, value.dtype.value))
         dtype = grids.dtype(value)
         if way == "scalar":
             return _Operand(way, writer.pointer(Input(value), (1,), dtype))

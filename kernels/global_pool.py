@@ -3,9 +3,9 @@
 Computes: y[n, c, 0, 0] = mean or max over i, j of x[n, c, i, j], then the kernel's pointwise nodes if C is a multiple
           of the block.
 Layouts:  x [n, C/b, h*w, b]; y plain, which for whole blocks is [n, C/b, 1, 1, b] as well.
-Applies when: float32 or bytes, rank 3 or 4; with pointwise nodes: C is a multiple of the block.
-Numerics: `_PARTS` partial sums per channel, which also keeps the rounding error of large planes small. Bytes: exact
-          sums in int32 (`ir.quantize.average_scale`), maxima of integers.
+Applies when: float32, float16 or bytes, rank 3 or 4; with pointwise nodes: C is a multiple of the block.
+Numerics: float32 sums, also of float16, in `_PARTS` partial sums per channel, which also keeps the rounding error of
+          large planes small. Bytes: exact sums in int32 (`ir.quantize.average_scale`), maxima of integers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from edgec.kernels.emit import (
     Expr,
     Writer,
     broadcast,
+    cast,
     either,
     lanes,
     load,
@@ -41,7 +42,7 @@ _PARTS = 8  # 4 cycles of latency x 2 adders
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    cpu, node = machine(target), kernel.anchor
+    cpu, node = machine(target, kernel), kernel.anchor
     if cpu is None:
         return "the core has no vectors of 4 floats"
     if node is None or node.op not in ("GlobalAveragePool", "GlobalMaxPool"):
@@ -53,18 +54,19 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """X blocked if it is stored so, the rest plain."""
-    return Demand(quantized.block(kernel, known_machine(target)), either=frozenset({kernel.anchor.operand(0).name}))
+    block = quantized.block(kernel, known_machine(target, kernel))
+    return Demand(block, either=frozenset({kernel.anchor.operand(0).name}))
 
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, on a blocked input."""
-    cpu, node = known_machine(target), kernel.anchor
+    cpu, node = known_machine(target, kernel), kernel.anchor
     b = quantized.block(kernel, cpu)
     n_, c_, h, w = geometry(node.operand(0).shape)
     blocks, positions, maximum = -(-c_ // b), h * w, node.op == "GlobalMaxPool"
     parts = min(_PARTS, positions)
     source, on_grid = node.operand(0), in_bytes(node.operand(0).quant)
-    kind = "float32" if not on_grid else quantized.dtype(source) if maximum else "int32"  # of the accumulators
+    kind = quantized.dtype(source) if maximum else "int32" if on_grid else "float32"  # of the accumulators
     start = quantized.lowest(kind) if maximum else tirx.const(0, kind)
 
     zero = int(source.quant.zero_point) if on_grid else 0
@@ -78,8 +80,10 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
 
         def add(accumulators: object, part: int, value: Expr) -> None:
             old = load(accumulators, lanes(part * b, b))
+            if not maximum:
+                value = cast(value, kind)
             if on_grid and not maximum:
-                value = value.astype(f"int32x{b}") - broadcast(tirx.const(zero, "int32"), b)
+                value = value - broadcast(tirx.const(zero, kind), b)
             store(accumulators, tirx.max(old, value) if maximum else old + value, lanes(part * b, b))
 
         def column(n: Expr, c: Expr, channels: int) -> None:
@@ -96,7 +100,9 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
                 old, other = (load(accumulators, lanes(p * b, b)) for p in (0, part))
                 store(accumulators, tirx.max(old, other) if maximum else old + other, lanes(0, b))
             if not maximum and not on_grid:
-                store(accumulators, load(accumulators, lanes(0, b)) / splat(positions, b), lanes(0, b))
+                mean, sums = local(b, cpu.dtype), load(accumulators, lanes(0, b))
+                store(mean, cast(sums / splat(positions, b), cpu.dtype), lanes(0, b))
+                accumulators = mean
             if maximum and on_grid:
                 accumulators = quantized.floats(accumulators, b, source.quant)
             result = after.finish((n, c, 0, 0), accumulators, 0)

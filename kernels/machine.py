@@ -1,4 +1,7 @@
-"""What a kernel's schedule needs to know of a core, and the rule that picks a register tile from it."""
+"""What a kernel's schedule needs to know of a core, and the rule that picks a register tile from it.
+
+A kernel computes in float32, or in float16 where its values are float16: twice as many numbers lie in a vector then.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from functools import cache
 from itertools import product
 
 from edgec.errors import InternalError
+from edgec.ir.types import DType
+from edgec.plan.plan import Kernel
 from edgec.target import Cpu, Target
 
 
 @dataclass(frozen=True)
 class Machine:
-    """lanes: float32 numbers in one vector, which is also the channel block of the blocked layout (plan.Layout).
+    """lanes: numbers of `dtype` in one vector, which is also the channel block of the blocked layout (plan.Layout).
     registers: vector registers. by_element: a multiply-add can take one lane of a vector as its factor (NEON), so
     inputs are loaded as vectors of channels; else one number is loaded and broadcast. l1_bytes, l2_bytes: data caches
     that one core can fill. fused: it has fused multiply-adds.
@@ -25,6 +30,12 @@ class Machine:
     l1_bytes: int
     l2_bytes: int
     fused: bool = False
+    dtype: str = "float32"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        return 2 if self.dtype == "float16" else 4
 
     def fits(self, positions: int, blocks: int) -> bool:
         """True if the accumulators of `positions` x `blocks` vectors and what they are made of stay in registers.
@@ -39,28 +50,40 @@ class Machine:
             and accumulators <= self.registers - 4
 
 
-def machine(target: Target) -> Machine | None:
-    """The Machine of a target's core, None where vectors have fewer than 4 lanes (no blocked kernels there)."""
-    return of_cpu(target.cpu)
+def machine(target: Target, kernel: Kernel | None = None) -> Machine | None:
+    """The Machine of a target's core for the number format of a kernel, float32 without one; None where vectors have
+    fewer than 4 lanes (no blocked kernels there), or the core has no arithmetic in that format.
+    """
+    return of_cpu(target.cpu, DType.FLOAT32 if kernel is None else number_format(kernel))
 
 
-def known_machine(target: Target) -> Machine:
+def known_machine(target: Target, kernel: Kernel | None = None) -> Machine:
     """The Machine of a target that has one: what kernels call after their `refuse` has passed."""
-    found = machine(target)
+    found = machine(target, kernel)
     if found is None:
         raise InternalError(f"no blocked kernel applies to {target.name}")
     return found
 
 
-def of_cpu(cpu: Cpu) -> Machine | None:
-    """The Machine of a core."""
-    lanes = cpu.vector_bits // 32
-    if lanes < 4 or cpu.arch not in ("x86_64", "aarch64"):
+def number_format(kernel: Kernel) -> DType:
+    """FLOAT16 if any value of the kernel is float16, else FLOAT32. A float16 kernel may also read or write float32,
+    through Cast nodes behind its anchor.
+    """
+    values = (v for n in kernel.nodes for v in (*n.input_values, *n.outputs))
+    return DType.FLOAT16 if any(v.dtype is DType.FLOAT16 for v in values) else DType.FLOAT32
+
+
+def of_cpu(cpu: Cpu, dtype: DType = DType.FLOAT32) -> Machine | None:
+    """The Machine of a core for float32 or float16."""
+    lanes = cpu.vector_bits // (8 * dtype.itemsize)
+    if cpu.vector_bits < 128 or cpu.arch not in ("x86_64", "aarch64"):
+        return None
+    if dtype is DType.FLOAT16 and not cpu.has_half:
         return None
     wide = "avx512f" in cpu.features or cpu.arch == "aarch64"
     fused = wide or "fma" in cpu.features
     return Machine(lanes, 32 if wide else 16, cpu.arch == "aarch64", 1024 * (cpu.l1d_kib or 32),
-                   1024 * (cpu.l2_kib or 512), fused)
+                   1024 * (cpu.l2_kib or 512), fused, dtype.value)
 
 
 def split_even(extent: int, size: int) -> list[tuple[int, int]]:
@@ -116,7 +139,7 @@ def ranked_tiles(cpu: Machine, rows: int, columns: int, blocks: int) -> tuple[Ti
     for each cache line of weights; an output is covered by `split_even` in all three directions. Ties: more columns,
     because rows of the output are contiguous in memory.
     """
-    weight = _SLOT + _LINE * cpu.lanes / 16
+    weight = _SLOT + _LINE * cpu.lanes * cpu.itemsize / 64
     number = weight / cpu.lanes if cpu.by_element else _SLOT
 
     def cost(tile: Tile) -> float:

@@ -7,8 +7,8 @@ Layouts:  a plain [t or 1, m, k]; y and full operands of the pointwise nodes pla
           [k, vectors, lanes]; numbers beyond n are 0.
           Computed b: plain [t or 1, k, n], packed the same way tile by tile into a workspace if `_PACK` rows or more
           use it or the last vector of a row is short, else read in place.
-Applies when: float32; Gemm: b and C constant, C one number per column, per tensor or absent, transA = 0; MatMul: both
-          of rank 2 or more; leading axes of a computed factor are those of y, or all 1.
+Applies when: float32 or float16; Gemm: b and C constant, C one number per column or per tensor or absent, transA = 0;
+          MatMul: both of rank 2 or more; leading axes of a computed factor are those of y, or all 1.
 Numerics: float32 accumulation in the order of k.
 Source:   Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34 (3), 2008.
 """
@@ -51,8 +51,9 @@ from edgec.plan.plan import Kernel, in_bytes
 from edgec.target import Target
 
 ALGORITHM = "matmul"
+_FORMATS = (DType.FLOAT32, DType.FLOAT16)
 _MEASURED = 10  # tiles, the best by the cost rule
-_LINE = 16  # numbers of a cache line
+_LINE = 64  # bytes of a cache line
 _PACK = 16  # rows; fewer do not pay back the copy of b
 
 
@@ -69,14 +70,14 @@ class Product:
 def refuse(kernel: Kernel, target: Target, *, in_bytes_too: bool = False) -> str | None:
     """Why this kernel does not apply, None if it does. in_bytes_too: values that are stored in bytes may take part."""
     node = kernel.anchor
-    if machine(target) is None:
+    if machine(target, kernel) is None:
         return "the core has no vectors of 4 floats"
     if node is None or node.op not in ("Gemm", "MatMul"):
         return "the anchor is not a matrix product"
     a, b = node.operand(0), node.operand(1)
     for value in (a, b):
-        if not value.type.is_static or 0 in value.shape or len(value.shape) < 2 or value.dtype is not DType.FLOAT32:
-            return f"{value.name} is not a float32 matrix of known shape"
+        if not value.type.is_static or 0 in value.shape or len(value.shape) < 2 or value.dtype not in _FORMATS:
+            return f"{value.name} is not a float32 or float16 matrix of known shape"
         if in_bytes(value.quant) and not in_bytes_too:
             return f"{value.name} is stored in bytes"
     if node.op == "Gemm":
@@ -116,13 +117,13 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
     """Schedules that are worth measuring, the one of the cost rule first; none where the kernel does not apply."""
     if refuse(kernel, target) is not None:
         return []
-    cpu, size = known_machine(target), describe(kernel.anchor)
+    cpu, size = known_machine(target, kernel), describe(kernel.anchor)
     return [Schedule(tile) for tile in ranked_tiles(cpu, 1, size.m, -(-size.n // cpu.lanes))[:_MEASURED]]
 
 
 def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rule."""
-    cpu = known_machine(target)
+    cpu = known_machine(target, kernel)
     tile = None if schedule is None else schedule.tile
     return write(kernel.name, lambda writer: _Writer(kernel, cpu, tile, lower, writer).body(), ALGORITHM)
 
@@ -150,7 +151,7 @@ def weights(node: Node) -> np.ndarray:
     array = array.reshape(array.shape[-2:])
     if node.op == "MatMul":
         return array
-    alpha = np.float32(node.attributes.get("alpha", 1.0))  # type: ignore[arg-type]
+    alpha = array.dtype.type(node.attributes.get("alpha", 1.0))  # type: ignore[arg-type]
     return (array.T if node.integer("transB", 0) else array) * alpha
 
 
@@ -159,9 +160,9 @@ def offsets(node: Node, length: int) -> np.ndarray | None:
     c = node.input(2)
     if node.op != "Gemm" or c is None or c.const is None:
         return None
-    padded = np.zeros(length, np.float32)
+    padded = np.zeros(length, c.const.dtype)
     columns = node.outputs[0].shape[1]
-    beta = np.float32(node.attributes.get("beta", 1.0))  # type: ignore[arg-type]
+    beta = c.const.dtype.type(node.attributes.get("beta", 1.0))  # type: ignore[arg-type]
     padded[:columns] = np.broadcast_to(c.const.reshape(-1), (columns,)) * beta
     return padded
 
@@ -170,7 +171,7 @@ def pack_columns(array: np.ndarray, lanes_: int, tile: int) -> np.ndarray:
     """[k, n] -> for each tile of column vectors as `split_even` cuts them [k, vectors, lanes], flat."""
     k, n = array.shape
     vectors = -(-n // lanes_)
-    padded = np.zeros((k, vectors * lanes_), np.float32)
+    padded = np.zeros((k, vectors * lanes_), array.dtype)
     padded[:, :n] = array
     return np.concatenate([padded[:, first * lanes_:(first + count) * lanes_].reshape(-1)
                            for first, count in split_even(vectors, tile)])
@@ -190,21 +191,22 @@ class _Writer:
         self.panel: Buffer | None = None
         if self.early:
             packed = pack_columns(weights(node), lanes_, self.tile.blocks)
-            self.b = writer.pointer(Constant(packed), packed.shape)
+            self.b = writer.pointer(Constant(packed), packed.shape, cpu.dtype)
         else:
             self.b = self._factor(node.operand(1), (size.k, size.n), writer)
             if size.m >= _PACK or size.n % lanes_:
                 length = size.k * self.tile.blocks * lanes_
-                self.panel = writer.pointer(Workspace(4 * length, per_thread=True), (length,))
+                self.panel = writer.pointer(Workspace(cpu.itemsize * length, per_thread=True), (length,), cpu.dtype)
         start = offsets(node, self.vectors * lanes_)
-        self.start = None if start is None else writer.pointer(Constant(start), start.shape)
+        self.start = None if start is None else writer.pointer(Constant(start), start.shape, cpu.dtype)
         self.after = Epilogue(kernel, lanes_, lower, writer, axis=-1)
-        self.y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel, -1)), (size.t * size.m, size.n))
+        result = Output(kernel.outputs[0], epilogue.replaceable(kernel, -1))
+        self.y = writer.pointer(result, (size.t * size.m, size.n), kernel.outputs[0].dtype.value)
 
     def _factor(self, value: Value, matrix: tuple[int, int], writer: Writer) -> Buffer:
         count = value.type.size // prod(matrix)
         argument = Input(value) if value.const is None else Constant(np.ascontiguousarray(value.const))
-        return writer.pointer(argument, (count, *matrix))
+        return writer.pointer(argument, (count, *matrix), self.cpu.dtype)
 
     def body(self) -> None:
         """Loops over products, tiles of columns, tiles of rows; a short last vector of a row has a tile of its own.
@@ -252,14 +254,15 @@ class _Writer:
         have used it. None where one tile has all rows, so that nothing would arrive in time, or b is not packed early.
         """
         tiles, lanes_ = len(split_even(self.size.m, self.tile.columns)), self.cpu.lanes
+        line = _LINE // self.cpu.itemsize  # numbers
         if not self.early or tiles == 1:
             return None
 
         def fetch(step: Expr, steps: int) -> None:
-            lines = -(-self.size.k * vectors * lanes_ // _LINE)
+            lines = -(-self.size.k * vectors * lanes_ // line)
             share_ = -(-lines // (tiles * steps))
             with unrolled(share_) as i:
-                prefetch(self.b, first * (self.size.k * lanes_) + ((ordinal * steps + step) * share_ + i) * _LINE)
+                prefetch(self.b, first * (self.size.k * lanes_) + ((ordinal * steps + step) * share_ + i) * line)
 
         return fetch
 
@@ -276,13 +279,14 @@ class _Writer:
               weight: Callable[[Expr, Expr], Expr], fetch: Callable[[Expr, int], None] | None) -> None:
         """One register tile: start, reduce over k, finish, store."""
         lanes_, size = self.cpu.lanes, self.size
-        accumulators = local(rows * vectors * lanes_)
+        accumulators = local(rows * vectors * lanes_, self.cpu.dtype)
 
         def vector(i: Expr, v: Expr) -> Expr:
             return (i * vectors + v) * lanes_
 
         with unrolled(rows) as i, unrolled(vectors) as v:
-            start = splat(0, lanes_) if self.start is None else load(self.start, lanes((first + v) * lanes_, lanes_))
+            column = lanes((first + v) * lanes_, lanes_)
+            start = splat(0, lanes_, self.cpu.dtype) if self.start is None else load(self.start, column)
             store(accumulators, start, lanes(vector(i, v), lanes_))
         self._reduce(t, row, rows, vectors, accumulators, weight, fetch or (lambda _step, _steps: None))
         whole = vectors - (last < lanes_)

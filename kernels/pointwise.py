@@ -1,8 +1,8 @@
 """Chains of pointwise nodes on blocked channels.
 
 Layouts:  the result and operands of its shape [n, C/b, h, w, b]; per-channel operands as `epilogue` states.
-Applies when: every node is pointwise, one result of rank 3 or 4, float32 or bytes, and operands are full, per channel
-          or scalar. Plain values stay with the generic lowering, which needs no blocks.
+Applies when: every node is pointwise, one result of rank 3 or 4, float32, float16 or bytes, and operands are full,
+          per channel or scalar. Plain values stay with the generic lowering, which needs no blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UNROLL = 4  # vectors at once, to overlap their latencies
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    if machine(target) is None:
+    if machine(target, kernel) is None:
         return "the core has no vectors of 4 floats"
     if kernel.anchor is not None:
         return "the kernel has an anchor"
@@ -33,12 +33,12 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """Blocked if the inputs are stored so."""
-    return epilogue.follow(kernel, quantized.block(kernel, known_machine(target)))
+    return epilogue.follow(kernel, quantized.block(kernel, known_machine(target, kernel)))
 
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, on blocked values."""
-    cpu, result = known_machine(target), kernel.outputs[0]
+    cpu, result = known_machine(target, kernel), kernel.outputs[0]
     b = quantized.block(kernel, cpu)
     n_, c_, h, w = geometry(result.shape)
     blocks, positions = -(-c_ // b), h * w

@@ -2,8 +2,8 @@
 
 Layouts:  everything plain. Operands are full, one number, or one number per element of the last axis; without the last
           kind all elements count as one row.
-Applies when: every node is pointwise and float32 throughout, and a row is at least a vector long. Other broadcasts are
-          left to the generic lowering.
+Applies when: every node is pointwise and float32 or float16 throughout, and a row is at least a vector long. Other
+          broadcasts are left to the generic lowering.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _UNROLL = 4  # vectors at once, to overlap their latencies
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    cpu = machine(target)
+    cpu = machine(target, kernel)
     if cpu is None:
         return "the core has no vectors of 4 floats"
     if kernel.anchor is not None:
         return "the kernel has an anchor"
-    if any(v.dtype is not DType.FLOAT32 for n in kernel.nodes for v in n.outputs):
-        return "a value within is not float32"
+    if any(v.dtype not in (DType.FLOAT32, DType.FLOAT16) for n in kernel.nodes for v in n.outputs):
+        return "a value within is no float32 or float16"
     axis = _axis(kernel)
     if (reason := epilogue.refuse(kernel, axis)) is not None:
         return reason
@@ -52,14 +52,14 @@ def _axis(kernel: Kernel) -> int:
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass."""
-    b, result, axis = known_machine(target).lanes, kernel.outputs[0], _axis(kernel)
+    b, result, axis = known_machine(target, kernel).lanes, kernel.outputs[0], _axis(kernel)
     rows, length, _, _ = geometry(result.shape, axis)
     whole, rest = divmod(length, b)
     steps, single = divmod(whole, _UNROLL)
 
     def body(writer: Writer) -> None:
         after = Epilogue(kernel, b, lower, writer, axis=axis)
-        y = writer.pointer(Output(result, epilogue.replaceable(kernel, axis)), (rows, length))
+        y = writer.pointer(Output(result, epilogue.replaceable(kernel, axis)), (rows, length), result.dtype.value)
         after.prologue()
 
         def vector(row: Expr, v: Expr, count: int) -> None:

@@ -3,7 +3,7 @@
 Computes: y[n, c, i, j] = max or mean over the taps (r, s) of x[n, c, row(i, r), column(j, s)], then the kernel's
           pointwise nodes. The mean counts the taps that lie in x, or in x and its padding (count_include_pad).
 Layouts:  x [n, C/b, h, w, b]; y and full operands of the pointwise nodes [n, C/b, oh, ow, b].
-Applies when: float32 or bytes, rank 3 or 4, no indices as a second output; the mean of bytes: no ceil_mode.
+Applies when: float32, float16 or bytes, rank 3 or 4, no indices as a second output; the mean of bytes: no ceil_mode.
 Numerics: of bytes: exact sums in int32 (`ir.quantize.average_scale`), maxima of integers.
 Source:   ONNX operators MaxPool and AveragePool, opset 22.
 """
@@ -42,7 +42,7 @@ ALGORITHM = "pool"
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    cpu, node = machine(target), kernel.anchor
+    cpu, node = machine(target, kernel), kernel.anchor
     if cpu is None:
         return "the core has no vectors of 4 floats"
     if node is None or node.op not in ("MaxPool", "AveragePool"):
@@ -57,7 +57,7 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """Blocked if the input is stored so."""
-    return epilogue.follow(kernel, quantized.block(kernel, known_machine(target)))
+    return epilogue.follow(kernel, quantized.block(kernel, known_machine(target, kernel)))
 
 
 def describe(node: Node) -> Window:
@@ -89,11 +89,11 @@ def _tile(registers: int, window: Window) -> Tile:
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass."""
-    cpu, node = known_machine(target), kernel.anchor
+    cpu, node = known_machine(target, kernel), kernel.anchor
     b, window, maximum = quantized.block(kernel, cpu), describe(node), node.op == "MaxPool"
     source, result = node.operand(0), kernel.outputs[0]
     on_grid = in_bytes(source.quant)
-    kind = "float32" if not on_grid else quantized.dtype(source) if maximum else "int32"  # of the accumulators
+    kind = cpu.dtype if not on_grid else quantized.dtype(source) if maximum else "int32"  # of the accumulators
     start = quantized.lowest(kind) if maximum else tirx.const(0, kind)
     moves = maximum and on_grid and source.quant == result.quant and len(kernel.nodes) == 1
     n_, c_, _, _ = geometry(node.operand(0).shape)
@@ -105,7 +105,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
         x = writer.pointer(Input(source), (n_, blocks, window.h, window.w, b), quantized.dtype(source))
         table = None
         if divisors is not None and np.ptp(divisors):
-            table = writer.pointer(Constant(divisors), divisors.shape)
+            table = writer.pointer(Constant(divisors.astype(kind)), divisors.shape, kind)
         after = Epilogue(kernel, b, lower, writer, cpu=cpu)
         shape = (n_, blocks, window.oh, window.ow, b)
         y = writer.pointer(Output(result, epilogue.replaceable(kernel)), shape, quantized.dtype(result))
@@ -129,7 +129,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
             with unrolled(area.columns) as j:
                 position = (n, c, area.row, area.column + j)
                 if divisors is not None:
-                    count = splat(float(divisors.flat[0]), b) if table is None else broadcast(
+                    count = splat(float(divisors.flat[0]), b, kind) if table is None else broadcast(
                         load(table, area.row, area.column + j), b)
                     store(accumulators, load(accumulators, lanes(j * b, b)) / count, lanes(j * b, b))
                 if moves:

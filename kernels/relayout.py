@@ -1,7 +1,7 @@
 """Conversions between the plain and the blocked layout: one pass over memory, no arithmetic.
 
 Layouts:  plain [n, c, positions], blocked [n, C/b, positions, b] with any b on either side. Lanes beyond C are not
-          written. Between plain and blocks of 4, 8 or 16 numbers of 4 bytes: b x b numbers at a time in registers.
+          written. Between plain and blocks of 4, 8 or 16 numbers of 2 or 4 bytes: b x b at a time in registers.
 Applies when: the plan asks for a conversion (algorithm `relayout`).
 """
 
@@ -54,7 +54,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
 
         def copy(sample: Expr, first: Expr, channels: int) -> None:
             done = 0
-            if source.dtype.itemsize == 4 and max(blocks) == step in (4, 8, 16) and 0 in blocks:
+            if source.dtype.itemsize in (2, 4) and max(blocks) == step in (4, 8, 16) and 0 in blocks:
                 done = positions // step * step
                 with loop(done // step) as group:
                     _square(x, y, sample, first, group * step, channels, step, blocks[1] > 0, dtype)

@@ -32,7 +32,7 @@ _EXACT = 1 << 24  # float32 holds all whole numbers up to here, and the interpre
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    cpu, node = machine(target), kernel.anchor
+    cpu, node = machine(target, kernel), kernel.anchor
     if cpu is None:
         return "the core has no vectors of 4 floats"
     if node is None or node.op != "Resize" or node.text("mode", "nearest") != "nearest":
@@ -41,8 +41,8 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     for value in (source, result):
         if not value.type.is_static or 0 in value.shape or len(value.shape) not in (3, 4):
             return f"{value.name} has no channels to put in blocks"
-        if value.dtype.itemsize != 4 and not in_bytes(value.quant):
-            return f"{value.name} has no elements of 4 bytes"
+        if value.dtype.itemsize != cpu.itemsize and not in_bytes(value.quant):
+            return f"{value.name} has no elements of {cpu.itemsize} bytes"
     if source.shape[:2] != result.shape[:2] or source.quant != result.quant:
         return "the channels or the grid change"
     if node.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
@@ -54,7 +54,7 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """Blocked if most bytes come so."""
-    return epilogue.follow(kernel, quantized.block(kernel, known_machine(target)))
+    return epilogue.follow(kernel, quantized.block(kernel, known_machine(target, kernel)))
 
 
 def sources(node: Node) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +74,7 @@ def sources(node: Node) -> tuple[np.ndarray, np.ndarray]:
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, on blocked values."""
-    b, node = quantized.block(kernel, known_machine(target)), kernel.anchor
+    b, node = quantized.block(kernel, known_machine(target, kernel)), kernel.anchor
     source, result = node.operand(0), kernel.outputs[0]
     n_, c_, h, w = geometry(source.shape)
     _, _, oh, ow = geometry(result.shape)
@@ -96,7 +96,7 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
             if after is None:
                 store(y, vector, n, c, i, j, lanes(0, b))
                 return
-            number = local(b)
+            number = local(b, source.dtype.value)
             store(number, vector, lanes(0, b))
             value = after.finish((n, c, i, j), number, 0)
             with vectorized(b) as e:

@@ -1,7 +1,8 @@
 """Split and Slice of channels in blocked layouts: each part is copied block by block.
 
 Layouts:  x [n, C/b, positions, b], parts [n, C_i/b, positions, b]. Lanes beyond C_i may hold anything.
-Applies when: Split along axis 1, or Slice of a range of axis 1 alone; elements of 4 bytes, or bytes on one grid.
+Applies when: Split along axis 1, or Slice of a range of axis 1 alone; elements of 4 bytes, float16, or bytes on one
+          grid.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from edgec.kernels.window import PARTS, share
 
 from edgec.ir.graph import Node, Value
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel, Layout, in_bytes
+from edgec.plan.plan import Kernel, Layout, Slice, in_bytes
+from edgec.plan.slices import contiguous
 from edgec.target import Target
 
 ALGORITHM = "split"
@@ -25,7 +27,7 @@ ALGORITHM = "split"
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    cpu, node = machine(target), kernel.nodes[0]
+    cpu, node = machine(target, kernel), kernel.nodes[0]
     if cpu is None:
         return "the core has no vectors of 4 floats"
     if len(kernel.nodes) != 1 or node.op not in ("Split", "Slice"):
@@ -34,52 +36,67 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     constant = node.operand(0).const is not None
     if constant or any(not v.type.is_static or 0 in v.shape or len(v.shape) < 3 for v in values):
         return f"{node.operand(0).name} has no channels to put in blocks"
-    if any(v.dtype.itemsize != 4 and not in_bytes(v.quant) for v in values):
-        return f"{node.operand(0).name} has no elements of 4 bytes"
+    if any(v.dtype.itemsize != cpu.itemsize and not in_bytes(v.quant) for v in values):
+        return f"{node.operand(0).name} has no elements of {cpu.itemsize} bytes"
     if any(v.quant != values[0].quant for v in values):
         return "a part lies on another grid than the whole"
-    if first_channels(node) is None:
+    found = ranges(node)
+    if found is None or found[0] != 1:
         return "the parts are not ranges of channels"
     return None
 
 
-def first_channels(node: Node) -> dict[str, int] | None:
-    """The first channel of each output by its name, None if an output is anything but a range of channels."""
+def ranges(node: Node) -> tuple[int, dict[str, int]] | None:
+    """The axis of a Split or Slice, and on it the first index of each output by its name; None if an output is anything
+    but a range of one axis.
+    """
     source = node.operand(0)
+    rank = len(source.shape)
     if node.op == "Split":
-        if node.integer("axis", 0) % len(source.shape) != 1:
-            return None
-        firsts, done = {}, 0
+        axis, firsts, done = node.integer("axis", 0) % rank, {}, 0
         for value in node.outputs:
-            firsts[value.name], done = done, done + value.shape[1]
-        return firsts
+            firsts[value.name], done = done, done + value.shape[axis]
+        return axis, firsts
     parameters = [node.input(i) for i in range(1, 5)]
     if any(v is not None and v.const is None for v in parameters):
         return None
     starts, _, axes, steps = ([] if v is None or v.const is None else [int(i) for i in v.const.reshape(-1)]
                               for v in parameters)
-    rank = len(source.shape)
     along = [a % rank for a in axes] or list(range(len(starts)))
-    ranges = dict(zip(along, zip(starts, steps or [1] * len(starts), strict=True), strict=True))
+    cuts = dict(zip(along, zip(starts, steps or [1] * len(starts), strict=True), strict=True))
     shape = node.outputs[0].shape
-    if any(shape[a] != source.shape[a] for a in range(rank) if a != 1) or any(step != 1 for _, step in ranges.values()):
+    shorter = [a for a in range(rank) if shape[a] != source.shape[a]]
+    if len(shorter) != 1 or any(step != 1 for _, step in cuts.values()):
         return None
-    start = ranges.get(1, (0, 1))[0]
-    channels = source.shape[1]
-    return {node.outputs[0].name: min(max(start + channels if start < 0 else start, 0), channels)}
+    axis, = shorter
+    start, length = cuts[axis][0], source.shape[axis]
+    return axis, {node.outputs[0].name: min(max(start + length if start < 0 else start, 0), length)}
+
+
+def slices(kernel: Kernel) -> tuple[Slice, ...] | None:
+    """How the parts, plain or blocked, lie in the whole, if each of them is in one piece."""
+    node = kernel.nodes[0]
+    if node.op not in ("Split", "Slice") or node.operand(0).const is not None:
+        return None
+    found = ranges(node)
+    if found is None:
+        return None
+    axis, firsts = found
+    return contiguous(kernel, node.operand(0), [(v, firsts[v.name]) for v in kernel.outputs], axis)
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:
     """Blocked if the whole comes so."""
     names = frozenset(v.name for v in (*kernel.inputs, *kernel.outputs))
-    return Demand(quantized.block(kernel, known_machine(target)), shared=names)
+    return Demand(quantized.block(kernel, known_machine(target, kernel)), shared=names)
 
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, on blocked values."""
-    b, node = quantized.block(kernel, known_machine(target)), kernel.nodes[0]
-    source, firsts = node.operand(0), first_channels(node)
-    assert firsts is not None  # `refuse` has checked
+    b, node = quantized.block(kernel, known_machine(target, kernel)), kernel.nodes[0]
+    source, found = node.operand(0), ranges(node)
+    assert found is not None  # `refuse` has checked
+    firsts = found[1]
     samples, positions = source.shape[0], prod(source.shape[2:])
 
     def pointer(writer: Writer, argument: Input | Output, value: Value) -> Buffer:

@@ -78,7 +78,7 @@ def core_of(target: Target, nbytes: int = 0) -> Core:
     lanes = max(1, cpu.vector_bits // 32)
     rates = _rates(target, lanes)
     return Core(lanes, lanes * max(1, cpu.fma_per_cycle), _byte_factor(cpu),
-                2.0 if "fullfp16" in cpu.features else 1.0, _rate(rates[1:], nbytes), rates)
+                2.0 if cpu.has_half else 1.0, _rate(rates[1:], nbytes), rates)
 
 
 def predict(core: Core, work: Work, algorithm: str) -> Prediction:
