@@ -2,13 +2,13 @@
 
 Layouts:  everything plain. Operands are full, one number, or one number per element of the last axis; without the last
           kind all elements count as one row.
-Applies when: every node is pointwise and float32 or float16 throughout, and a row is at least a vector long. Other
-          broadcasts are left to the generic lowering.
+Applies when: every node is pointwise and float32 or float16 throughout, operands and the result may be stored in bytes,
+          and a row is at least a vector long. Other broadcasts are left to the generic lowering.
 """
 
 from __future__ import annotations
 
-from edgec.kernels import epilogue
+from edgec.kernels import epilogue, quantized
 from edgec.kernels.emit import Expr, Writer, loop, parallel, store, unrolled, vectorized, write
 from edgec.kernels.epilogue import Epilogue, Lower, geometry
 from edgec.kernels.machine import known_machine, machine
@@ -34,9 +34,9 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     if any(v.dtype not in (DType.FLOAT32, DType.FLOAT16) for n in kernel.nodes for v in n.outputs):
         return "a value within is no float32 or float16"
     axis = _axis(kernel)
-    if (reason := epilogue.refuse(kernel, axis)) is not None:
+    if (reason := epilogue.refuse(kernel, axis, quantized=True)) is not None:
         return reason
-    if geometry(kernel.outputs[0].shape, axis)[1] < cpu.lanes:
+    if geometry(kernel.outputs[0].shape, axis)[1] < quantized.block(kernel, cpu):
         return "a row is shorter than a vector"
     return None
 
@@ -47,19 +47,20 @@ def demand(kernel: Kernel, target: Target) -> Demand:
 
 
 def _axis(kernel: Kernel) -> int:
-    return 0 if epilogue.refuse(kernel, 0) is None else -1
+    return 0 if epilogue.refuse(kernel, 0, quantized=True) is None else -1
 
 
 def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass."""
-    b, result, axis = known_machine(target, kernel).lanes, kernel.outputs[0], _axis(kernel)
+    cpu, result, axis = known_machine(target, kernel), kernel.outputs[0], _axis(kernel)
+    b = quantized.block(kernel, cpu)
     rows, length, _, _ = geometry(result.shape, axis)
     whole, rest = divmod(length, b)
     steps, single = divmod(whole, _UNROLL)
 
     def body(writer: Writer) -> None:
-        after = Epilogue(kernel, b, lower, writer, axis=axis)
-        y = writer.pointer(Output(result, epilogue.replaceable(kernel, axis)), (rows, length), result.dtype.value)
+        after = Epilogue(kernel, b, lower, writer, axis=axis, cpu=cpu)
+        y = writer.pointer(Output(result, epilogue.replaceable(kernel, axis)), (rows, length), quantized.dtype(result))
         after.prologue()
 
         def vector(row: Expr, v: Expr, count: int) -> None:

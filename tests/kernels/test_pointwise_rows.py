@@ -3,7 +3,9 @@ from edgec.kernels import pointwise_rows
 
 from edgec.ir.graph import Graph
 from edgec.plan.kernels import group
+from edgec.target import load_target
 from tests.kernels.harness import AVX2, check, everywhere, graph_input, node, random
+from tests.kernels.int8 import ARM, AVX512, VNNI, check_bytes, check_engine, cores, emulated
 
 UNARY = ("Relu", "Sigmoid", "Tanh", "Gelu", "Erf", "Exp", "Neg", "Abs", "HardSwish", "HardSigmoid", "Softplus", "Mish",
          "Elu", "Floor", "Sqrt", "Sin", "Swish")
@@ -63,3 +65,24 @@ def test_refuses_short_rows_and_flags():
     x = graph_input(graph, "x", (3, 40))
     graph.outputs = [node(graph, "Where", node(graph, "Greater", x, random(graph, "k", 40)), x, random(graph, "z"))]
     assert "float32" in pointwise_rows.refuse(group(graph)[0], AVX2)
+
+
+@cores(VNNI, AVX512, AVX2)
+@pytest.mark.parametrize("shape", [(2, 1, 9, 7, 3), (5, 131), (16,)], ids=str)
+def test_values_in_bytes_have_the_interpreters_bits(target, shape):
+    """A quantized input, a sum and a product of bytes, and a float result."""
+    graph = Graph()
+    x, z = graph_input(graph, "x", shape), graph_input(graph, "z", shape)
+    y = node(graph, "Tanh", node(graph, "Add", x, z))
+    graph.outputs = [node(graph, "Mul", node(graph, "Identity", y), x)]
+    assert set(check_bytes(graph, target)) == {"pointwise"}
+
+
+@emulated
+@pytest.mark.parametrize("name", ARM)
+def test_values_in_bytes_have_the_same_bits_on_arm(name, tmp_path):
+    graph = Graph()
+    x = graph_input(graph, "x", (3, 37))
+    y = node(graph, "Add", x, random(graph, "bias", 37))
+    graph.outputs = [node(graph, "Mul", node(graph, "Identity", y), x)]
+    assert set(check_engine(graph, load_target(name), tmp_path)) == {"pointwise"}
