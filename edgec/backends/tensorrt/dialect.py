@@ -234,6 +234,16 @@ def _resize(graph: Graph, node: Node, opset: int) -> Node | None:
     return _with(graph, node, inputs, {k: v for k, v in node.attributes.items() if k != "axes"})
 
 
+def _reshape(graph: Graph, node: Node, opset: int) -> Node | None:
+    """allowzero says nothing where the shape has no zero."""
+    shape = node.parameter(1)
+    if opset >= 14 or "allowzero" not in node.attributes:
+        return node
+    if node.integer("allowzero", 0) and (shape is None or 0 in shape):
+        return None
+    return _with(graph, node, node.inputs, {})
+
+
 _SILENT_RESIZE: dict[str, Attr | None] = {"antialias": 0, "keep_aspect_ratio_policy": "stretch"}
 _REDUCED = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 _LOWERINGS: dict[str, Lowering] = {
@@ -245,7 +255,7 @@ _LOWERINGS: dict[str, Lowering] = {
     "BatchNormalization": _dropping(14, training_mode=0),
     "Cast": _chain(_dropping(19, saturate=None), _dropping(24, round_mode=None)),  # both are about 8-bit floats
     "CastLike": _chain(_dropping(19, saturate=None), _dropping(24, round_mode=None)),
-    "Reshape": _dropping(14, allowzero=0), "Shape": _dropping(15, start=0),
+    "Reshape": _reshape, "Shape": _dropping(15, start=0),
     "ScatterElements": _dropping(16, reduction="none"), "ScatterND": _dropping(16, reduction="none"),
     **{name: _dropping(14, layout=0) for name in ("GRU", "LSTM", "RNN")},
     "QuantizeLinear": _chain(_dropping(19, saturate=None), _dropping(21, block_size=0, output_dtype=None),

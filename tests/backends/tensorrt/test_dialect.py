@@ -47,6 +47,7 @@ CASES = {
     "resize_sizes": lambda: graph("Resize", 1, 2, 4, 5, more=[None, None, [8, 15]], mode="linear", axes=(2, 3)),
     "average_ceil": lambda: graph("AveragePool", 1, 2, 7, 9, kernel_shape=(3, 3), strides=(2, 2), ceil_mode=1),
     "reshape": lambda: graph("Reshape", 2, 6, more=[[3, -1]], allowzero=0),
+    "reshape_allowzero": lambda: graph("Reshape", 2, 6, more=[[3, -1]], allowzero=1),
     "cast": lambda: graph("Cast", 2, 6, to=Builder().constant(1.0).dtype, saturate=1),
     "batchnorm": lambda: graph("BatchNormalization", 2, 3, 4, more=[ramp(3)] * 4, training_mode=0),
 }

@@ -47,8 +47,20 @@ def test_findings_read_sparsity_from_the_log():
 
 def test_findings_read_what_left_the_dla():
     log = ["WARNING: softmax_1: Softmax on axis 0 unsupported on DLA. Switching this layer's device type to GPU.",
-           "WARNING: Layer 'resize' (RESIZE): Unsupported on DLA. Switching this layer's device type to GPU."]
+           "WARNING: /model.23/Slice_1: DLA only supports slicing 4 dimensional tensors.",
+           "WARNING: Layer '/model.23/Slice_1' (SLICE): Unsupported on DLA. Switching this layer's device type to GPU.",
+           "WARNING: Layer '/model.24/Constant_1' (CONSTANT): Unsupported on DLA. Switching this layer's device type to "
+           "GPU.",
+           "WARNING: Layer '(Unnamed Layer* 277) [Shuffle]' (SHUFFLE): Unsupported on DLA. Switching this layer's "
+           "device type to GPU.",
+           "WARNING: Default DLA is enabled but layer Transpose__560 is not supported on DLA, falling back to GPU.",
+           "WARNING: DLA only supports FP16 and Int8 precision type. Switching (Unnamed Layer* 39) [Shape] device type "
+           "to GPU.",
+           "WARNING: DLA only supports FP16 and Int8 precision type. Switching (Unnamed Layer* 40) [Constant] device "
+           "type to GPU.",
+           "WARNING: Default DLA is enabled but layer Transpose__560 is not supported on DLA, falling back to GPU."]
     found = findings([], log, describe(dla=0), int8=False)
-    assert found["off_dla"] == ["softmax_1", "resize"]
-    assert "2 layers run on the GPU instead of the DLA" in warnings(found)[0]
+    assert found["off_dla"] == ["softmax_1", "/model.23/Slice_1", "(Unnamed Layer* 277) [Shuffle]", "Transpose__560",
+                                "(Unnamed Layer* 39) [Shape]"]
+    assert "5 layers run on the GPU instead of the DLA" in warnings(found)[0]
     assert findings([], log, describe(), int8=False)["off_dla"] == []

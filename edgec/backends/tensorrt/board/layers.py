@@ -5,8 +5,13 @@ from typing import Any, Dict, List
 
 _ELIGIBLE = "(Sparsity) Layers eligible for sparse math:"
 _PICKED = "(Sparsity) TRT inference plan picked sparse implementation for layers:"
-_OFF_DLA = re.compile(r"^(?:[A-Z_]+: )?(?:[Ll]ayer '?([^']+)'?|(\S+):) .*"
-                      r"(?:[Ss]witching this layer's device type to GPU|not supported on DLA)")
+# What TensorRT logs about a layer that leaves the DLA. Source: logs of 8.0 to 10.3 in NVIDIA/TensorRT issue 2318,
+# onnx/tensorflow-onnx issue 1632, NVIDIA-AI-IOT/jetson_dla_tutorial issue 3, ultralytics/ultralytics issue 23488
+_OFF_DLA = tuple(map(re.compile, (
+    r"Layer '(?P<name>.+)' \((?P<kind>[A-Z_]+)\): Unsupported on DLA",
+    r"Default DLA is enabled but layer (?P<name>.+) is not supported on DLA",
+    r"Switching (?!this)(?P<name>.+) device type to GPU",
+    r"^(?:[A-Z_]+: )?(?P<name>\S+): .*Switching this layer's device type to GPU")))
 _MOVES = ("Reformat", "NoOp", "Quantize", "Dequantize", "Shuffle")
 
 
@@ -88,10 +93,12 @@ def _listed(log: List[str], title: str) -> List[str]:
 
 
 def _off_dla(log: List[str]) -> List[str]:
+    """Layers that moved, each once. Constants are none: they are weights of the layers around them."""
     found = []
     for line in log:
-        match = _OFF_DLA.search(line)
-        name = (match.group(1) or match.group(2)) if match else ""
-        if name and name not in found:
+        match = next(filter(None, (pattern.search(line) for pattern in _OFF_DLA)), None)
+        name = match.group("name") if match else ""
+        if name and name not in found and not name.endswith("[Constant]") and match is not None \
+                and match.groupdict().get("kind") != "CONSTANT":
             found.append(name)
     return found
