@@ -235,7 +235,7 @@ def _resize(graph: Graph, node: Node, opset: int) -> Node | None:
 
 
 def _reshape(graph: Graph, node: Node, opset: int) -> Node | None:
-    """allowzero says nothing where the shape has no zero."""
+    """The attribute allowzero says nothing where the shape has no zero."""
     shape = node.parameter(1)
     if opset >= 14 or "allowzero" not in node.attributes:
         return node

@@ -49,8 +49,8 @@ def test_findings_read_what_left_the_dla():
     log = ["WARNING: softmax_1: Softmax on axis 0 unsupported on DLA. Switching this layer's device type to GPU.",
            "WARNING: /model.23/Slice_1: DLA only supports slicing 4 dimensional tensors.",
            "WARNING: Layer '/model.23/Slice_1' (SLICE): Unsupported on DLA. Switching this layer's device type to GPU.",
-           "WARNING: Layer '/model.24/Constant_1' (CONSTANT): Unsupported on DLA. Switching this layer's device type to "
-           "GPU.",
+           "WARNING: Layer '/model.24/Constant_1' (CONSTANT): Unsupported on DLA. Switching this layer's device type "
+           "to GPU.",
            "WARNING: Layer '(Unnamed Layer* 277) [Shuffle]' (SHUFFLE): Unsupported on DLA. Switching this layer's "
            "device type to GPU.",
            "WARNING: Default DLA is enabled but layer Transpose__560 is not supported on DLA, falling back to GPU.",
