@@ -223,8 +223,9 @@ def configure(target: Target, *, jetpack: str = "", dla: int | None = None, gpu_
     if jetpack:
         found = [r for r in rows if r.get("jetpack") == jetpack or str(r.get("jetpack", "")).startswith(f"{jetpack}.")]
         if not found:
+            hint = f"`edgec targets {target.name}` shows them" if offered else "leave --jetpack out: this is no Jetson"
             raise UserError(f"{target.name} has no JetPack {jetpack!r}", expected=offered and f"one of {offered}",
-                            hint="`edgec targets` shows the releases of each device")
+                            hint=hint)
         choices["software"] = dict(found[0])
     if dla is not None:
         cores = int(target.table("dla").get("cores", 0))

@@ -9,8 +9,9 @@ from edgec.host import find_cpu
 from edgec.target import configure, list_targets, load_target, parse_target
 
 NAMED = [
-    "jetson-nano", "jetson-xavier-nx", "jetson-agx-xavier", "jetson-orin-nano", "jetson-orin-nx", "jetson-agx-orin",
-    "jetson-thor", "rpi-zero-2w", "rpi3", "rpi4", "rpi5", "imx8mp", "imx93", "rk3399", "rk3568", "rk3588", "x86-64-v3",
+    "jetson-nano", "jetson-tx2", "jetson-xavier-nx", "jetson-agx-xavier", "jetson-orin-nano", "jetson-orin-nx",
+    "jetson-agx-orin", "jetson-thor",
+    "rpi-zero-2w", "rpi3", "rpi4", "rpi5", "imx8mp", "imx93", "rk3399", "rk3568", "rk3588", "x86-64-v3",
     "x86-64-v4", "host", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "onnxruntime",
 ]
 SHIPPED = [t for t in list_targets() if t.name != "host"]
@@ -219,7 +220,7 @@ def test_configure_chooses_a_jetpack_release_by_its_first_numbers():
 
 
 @pytest.mark.parametrize(("name", "options", "text"), [
-    ("jetson-orin-nano", {"jetpack": "4.6"}, r"no JetPack '4\.6'(.|\n)*6\.2, 7\.2, 5\.1\.6"),
+    ("jetson-orin-nano", {"jetpack": "4.6"}, r"no JetPack '4\.6'(.|\n)*6\.2, 7\.2, 6\.0, 5\.1\.6"),
     ("jetson-orin-nano", {"jetpack": "6"}, ""),
     ("rpi4", {"jetpack": "6.2"}, "no JetPack"),
     ("jetson-orin-nano", {"dla": 0}, "no DLA core 0(.|\n)*jetson-orin-nx"),

@@ -24,7 +24,7 @@ from edgec.cli.arguments import (
     parse_values,
 )
 from edgec.cli.console import Steps, print_json, summarize
-from edgec.cli.devices import LOCAL, OnDevice, describe_engines, open_engine
+from edgec.cli.devices import LOCAL, OnDevice, describe_engines, meet, open_engine
 from edgec.cli.guard import guarded
 from edgec.compress.request import SAMPLES, SECONDS, Budget, Quantization
 from edgec.errors import UserError
@@ -46,8 +46,8 @@ def command(
     inputs: Inputs = None,
     values: Values = None,
     precision: Annotated[str, typer.Option(
-        help="Number format of the engine; without it the target's usual one. float32, int8, int8-weights, "
-        "int8-dynamic, int4-weights; Jetson: auto, float16, float32, int8.")] = "",
+        help="Number format of the engine; without it the target's usual one. float32, float16, int8, "
+        "int8-weights, int8-dynamic, int4-weights; Jetson: auto, float16, float32, int8.")] = "",
     calibration: Annotated[str, typer.Option(
         help="For int8: samples like those that the device will see: a folder or zip of pictures or arrays, a .npz or "
         ".npy file (FILE.npz:KEY), or package.module:function.", rich_help_panel=_INT8)] = "",
@@ -99,11 +99,12 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Turn a model into a checked bundle for a target."""
-    from edgec.bundle import read_bundle
+    from edgec.bundle import ENGINE, read_bundle
     from edgec.driver import build
     from edgec.target import configure, load_target
 
-    device = configure(load_target(target), jetpack=jetpack, dla=dla, gpu_fallback=allow_gpu_fallback)
+    wanted = load_target(target)
+    device = configure(wanted, jetpack=jetpack, dla=dla, gpu_fallback=allow_gpu_fallback)
     if (labels or metric or max_drop is not None) and not evaluation:
         raise UserError("--labels, --metric and --max-drop measure nothing without samples",
                         expected="--evaluation DATA")
@@ -112,6 +113,9 @@ def command(
                         keep_float=tuple(keep_float or ()), budget=budget, work=work,
                         repair=parse_repairs(repair))
     with Steps(quiet) as steps:
+        if on != LOCAL:  # a build takes minutes: first see whether there is a board at all, and which
+            device = configure(wanted, jetpack=meet(wanted, on, jetpack, steps), dla=dla,
+                               gpu_fallback=allow_gpu_fallback)
         folder = build(source, device, output, inputs=parse_shapes(inputs), values=parse_values(values),
                        precision=precision, quantization=wish, require=require, toolchain=toolchain, threads=threads,
                        trust_pickle=trust_pickle, factory=factory, submodule=submodule, golden=golden,
@@ -122,6 +126,9 @@ def command(
         print_json({"bundle": str(folder), "seconds": steps.times, "report": report, "device": there})
     else:
         _print_summary(folder, report, sum(steps.times.values()))
+        if on == LOCAL and device.kind == "jetson":
+            print(f"next         edgec verify {folder} --device ssh://USER@BOARD\n"
+                  f"             builds and checks the engine there; or copy {folder / ENGINE} and run its build.py")
         for line in there.get("lines", ()):
             print(line)
     if there and not there["passed"]:
@@ -168,6 +175,10 @@ def _print_summary(folder: Path, report: dict[str, Any], elapsed: float) -> None
     used, bound = arena(report["stages"])
     target = report["target"]
     print(f"target       {target['name']}" + (f": {report['summary']}" if report["summary"] else ""))
+    for stage in [s["meta"] for s in report["stages"] if s["backend"] == "tensorrt"][:1]:
+        print(f"JetPack      {stage['board'].get('jetpack', 'unknown')}: TensorRT {stage['tensorrt']['built_for']}; "
+              f"the board builds {' and '.join(stage['variants'])}"
+              + " and keeps the faster" * (len(stage["variants"]) > 1))
     print(f"model        {many(before['nodes'], 'node')}, {after['nodes']} after the passes; "
           f"{count(after['parameters'])} parameters, {count(after['macs'])} multiply-adds")
     placed = Counter(k["backend"] for k in report["kernels"])

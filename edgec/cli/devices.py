@@ -13,6 +13,7 @@ from edgec.backends.base import ONE_THREAD, Threads
 from edgec.bundle import Bundle
 from edgec.cli.console import Steps
 from edgec.report.units import many
+from edgec.target import Target
 
 LOCAL = "local"
 OnDevice = Annotated[str, typer.Option(
@@ -51,6 +52,20 @@ def open_engine(bundle: Bundle, device: str, steps: Steps, threads: Threads = ON
     steps("connect", None, device)
     with open_device(device) as board, RemoteEngine(bundle, board, threads, steps) as engine:
         yield Place(engine, board)
+
+
+def meet(target: Target, device: str, jetpack: str, steps: Steps) -> str:
+    """Look at a board before a build for it; the JetPack to build for: `jetpack`, or the board's own.
+
+    Raises UserError if the board cannot be reached, or is another kind of machine.
+    """
+    from edgec.runtime.device import open_device
+    from edgec.runtime.remote import board_jetpack, check_architecture
+
+    steps("connect", None, device)
+    with open_device(device) as board:
+        check_architecture(target, board)
+        return board_jetpack(target, board, jetpack)
 
 
 def describe_engines(prepared: list[Any]) -> list[str]:

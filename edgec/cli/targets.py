@@ -13,6 +13,7 @@ from edgec.cli.guard import guarded
 from edgec.target import Target, list_targets, load_target
 
 NAME = "targets"
+_RELEASE = ("jetpack", "tensorrt", "cuda", "python", "l4t", "container")
 
 
 @guarded
@@ -31,6 +32,13 @@ def command(
         if target.aliases:
             print("also called " + ", ".join(target.aliases))
         print_table(["fact", "value", "source"], _rows(target))
+        if releases := target.facts.get("software", ()):
+            print()
+            print_table(["JetPack", "TensorRT", "CUDA", "Python", "L4T", "container", ""], [
+                [*(row.get(key, "") for key in _RELEASE), "without --jetpack" if row == releases[0] else ""]
+                for row in releases])
+            named = {target.sources.get(f"software.{key}", "") for key in _RELEASE}
+            print("\n".join(f"from {source}" for source in sorted(named) if source))
         return
     targets = list_targets()
     if as_json:
@@ -56,7 +64,6 @@ def _rows(target: Target) -> list[list[str]]:
             if getattr(cpu, key):
                 rows.append([f"cpu.{key}", str(getattr(cpu, key)), target.sources.get(f"cpu.{key}", "")])
     for table, content in target.facts.items():
-        for row in content if isinstance(content, list) else [content]:
-            if isinstance(row, Mapping):
-                rows += [[f"{table}.{k}", str(v), target.sources.get(f"{table}.{k}", "")] for k, v in row.items()]
+        if isinstance(content, Mapping):
+            rows += [[f"{table}.{k}", str(v), target.sources.get(f"{table}.{k}", "")] for k, v in content.items()]
     return rows

@@ -86,7 +86,9 @@ class Answer:
 
 def parse_address(url: str) -> Address:
     """The address that `ssh://user@host:port/folder` names. Raises UserError for anything else."""
-    wrong = UserError(f"cannot read the device {url!r}", expected="ssh://user@host, ssh://host:2222 or ssh://host/folder")
+    meant = "" if "://" in url or not re.fullmatch(r"[\w.-]+@[\w.-]+", url) else f"ssh://{url}"
+    wrong = UserError(f"cannot read the device {url!r}", hint=meant,
+                      expected="ssh://user@host, ssh://host:2222 or ssh://host/folder")
     parts = urlsplit(url)
     try:
         port = parts.port or 0

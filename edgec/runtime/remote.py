@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import tempfile
@@ -19,6 +20,7 @@ from edgec.errors import EdgecError, InternalError, UserError
 from edgec.progress import Progress, silent
 from edgec.runtime.device import Device
 from edgec.runtime.engine import Engine
+from edgec.target import Target
 
 _REQUEST_SECONDS = 900  # one request: a hundred inferences of a large model on a small board take minutes
 _PREPARE_SECONDS = 4 * 3600  # TensorRT was seen to build for 1.5 hours
@@ -40,7 +42,7 @@ class RemoteEngine(Engine):
         self.prepared: list[Any] = []
         self._device, self._progress, self._threads = device, progress, threads
         self._folder = bundle_folder(bundle)
-        check_architecture(bundle, device)
+        check_architecture(bundle.target, device)
         super().__init__(bundle.target, bundle.inputs, bundle.outputs, bundle.stages, threads, self._load)
 
     def _load(self, stage: Artifact) -> Runner:
@@ -60,13 +62,33 @@ def bundle_folder(bundle: Bundle) -> str:
     return f"bundles/{bundle.name}-{digest[:12]}"
 
 
-def check_architecture(bundle: Bundle, device: Device) -> None:
-    """Raise UserError unless the board's processor is of the bundle's kind and has the target's instruction sets."""
-    cpu = bundle.target.cpu
+def check_architecture(target: Target, device: Device) -> None:
+    """Raise UserError unless the board's processor is of the target's kind."""
     machine = device.run(["uname", "-m"], folder="").text.strip()
-    if machine != cpu.arch:
-        raise UserError(f"the bundle is for {cpu.arch}, and the board is {machine}", where=device.address.target,
+    if machine != target.cpu.arch:
+        raise UserError(f"the bundle is for {target.cpu.arch}, and the board is {machine}", where=device.address.target,
                         hint="build for this board: `edgec targets` lists the targets")
+
+
+def board_jetpack(target: Target, device: Device, wanted: str = "") -> str:
+    """The JetPack to build for on a Jetson that is there: `wanted`, or the target's release with the board's L4T. Empty
+    if the board names no L4T, or the target has no such release.
+
+    Raises UserError if `wanted` is a release for another L4T than the board's.
+    """
+    found = re.search(r"R(\d+).*?REVISION: (\d+)", device.read_first("/etc/nv_tegra_release"))
+    rows = [row for row in target.facts.get("software", ()) if row.get("l4t") and row.get("jetpack")]
+    if not found or not rows:
+        return wanted
+    here = f"{found.group(1)}.{found.group(2)}"
+    fitting = sorted((row for row in rows if row["l4t"].split(".")[0] == found.group(1)),
+                     key=lambda row: row["l4t"].split(".")[1] != found.group(2))
+    asked = next((row for row in rows if wanted and f"{row['jetpack']}.".startswith(f"{wanted}.")), None)
+    if asked is not None and asked not in fitting:
+        hint = f"--jetpack {fitting[0]['jetpack']}, or none: then the board's own is taken" if fitting else ""
+        raise UserError(f"JetPack {wanted} has L4T {asked['l4t']}, and the board has {here}",
+                        where=device.address.target, hint=hint)
+    return wanted or (fitting[0]["jetpack"] if fitting else "")
 
 
 def start(device: Device, service: Service, folder: str, inputs: tuple[Port, ...], outputs: tuple[Port, ...]

@@ -80,6 +80,31 @@ def test_build_can_go_on_to_the_board(edgec, model, url, tmp_path):
     assert f"on {url}: passed" in done.out
 
 
+@pytest.mark.parametrize(("device", "text"), [
+    ("ssh://127.0.0.1:1", "refuses the connection"), ("me@board", "do: ssh://me@board"),
+])
+def test_build_sees_that_there_is_no_board_before_it_works(edgec, model, tmp_path, device, text):
+    done = edgec("build", model, "-t", "jetson", "-o", tmp_path / "out", "--device", device)
+    assert done.code == 2
+    assert text in done.err
+    assert "optimize" not in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_build_refuses_a_board_of_another_kind_before_it_works(edgec, model, url, tmp_path):
+    done = edgec("build", model, "-t", "x86-64-v3", "-o", tmp_path / "out", "--device", url)
+    assert done.code == 2
+    assert "for x86_64, and the board is aarch64" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_build_for_a_jetson_says_what_comes_next(edgec, model, tmp_path):
+    out = edgec("build", model, "-t", "jetson", "-o", tmp_path / "out").out
+    assert "JetPack      6.2: TensorRT 10.3.0; the board builds float16\n" in out
+    assert f"edgec verify {tmp_path / 'out'} --device ssh://USER@BOARD" in out
+    assert "next " not in edgec("build", model, "-t", "onnxruntime", "-o", tmp_path / "other").out
+
+
 def test_commands_report_a_board_that_is_not_there(edgec, jetson):
     done = edgec("verify", jetson, "--device", "ssh://127.0.0.1:1")
     assert done.code == 2

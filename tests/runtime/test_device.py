@@ -32,6 +32,15 @@ def test_parse_address_reads_user_port_and_folder(url: str, address: Address) ->
     assert parse_address(url) == address
 
 
+def test_parse_address_offers_what_was_meant() -> None:
+    with pytest.raises(UserError) as caught:
+        parse_address("jetson@192.168.1.20")
+    assert caught.value.hint == "ssh://jetson@192.168.1.20"
+    with pytest.raises(UserError) as caught:
+        parse_address("-oProxyCommand=x@y")
+    assert caught.value.hint == ""
+
+
 @pytest.mark.parametrize("url", ["jetson", "http://jetson", "ssh://", "ssh://-oProxyCommand=x", "ssh://me:secret@host",
                                  "ssh://host:99999", "ssh://-x@host", "ssh://host/a%0Ab"])
 def test_parse_address_refuses_what_ssh_could_misread(url: str) -> None:

@@ -15,7 +15,7 @@ from edgec.bundle import read_bundle
 from edgec.driver import build
 from edgec.errors import Unsupported, UserError
 from edgec.runtime.device import Device, open_device
-from edgec.runtime.remote import RemoteEngine, engine_facts
+from edgec.runtime.remote import RemoteEngine, board_jetpack, engine_facts
 from edgec.target import configure, load_target
 from tests.models import BLOCKS
 from tests.onnx_files import save
@@ -132,6 +132,23 @@ def test_board_of_another_kind_is_refused_before_anything_is_copied(bundles, dev
     with pytest.raises(UserError, match="the bundle is for x86_64, and the board is armv7l"):
         RemoteEngine(read_bundle(bundles["host"]), device)
     assert list(board.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("file", "wanted", "found"), [
+    ("# R36 (release), REVISION: 4.3, GCID: 1", "", "6.2"), ("# R36 (release), REVISION: 3.0, GCID: 1", "", "6.0"),
+    ("# R35 (release), REVISION: 3.1, GCID: 1", "", "5.1.6"), ("# R36 (release), REVISION: 5.0", "", "6.2"),
+    ("# R36 (release), REVISION: 4.3", "6.2", "6.2"), ("", "7.2", "7.2"), ("", "", ""), ("# R40, REVISION: 1", "", ""),
+    ("# R36 (release), REVISION: 4.3", "5.1", "JetPack 5.1 has L4T 35.6.4, and the board has 36.4"),
+    ("# R32 (release), REVISION: 7.1", "6.2", "JetPack 6.2 has L4T 36.4, and the board has 32.7"),
+])
+def test_board_jetpack_is_what_its_l4t_says(file, wanted, found, device, monkeypatch):
+    monkeypatch.setattr(Device, "read_first", lambda self, *names: file)
+    if "has" not in found:
+        assert board_jetpack(load_target("jetson"), device, wanted) == found
+        return
+    with pytest.raises(UserError, match=found) as caught:
+        board_jetpack(load_target("jetson"), device, wanted)
+    assert ("--jetpack 6.2" in caught.value.hint) == ("36.4" in found.rpartition("board")[2])
 
 
 def test_lost_connection_is_reported_and_the_next_run_goes_on(bundles, tmp_path):

@@ -116,7 +116,8 @@ def test_backend_asks_for_the_jetpack_that_was_chosen():
 @pytest.mark.parametrize(("name", "jetpack", "opset", "typed", "int8", "dla"), [
     ("jetson-nano", "", 13, False, False, True), ("jetson-xavier-nx", "5.1", 17, False, True, True),
     ("jetson-orin-nano", "6.2", 20, False, True, True), ("jetson-orin-nano", "7.2", 20, True, True, False),
-    ("jetson-thor", "7.1", 20, True, True, False),
+    ("jetson-thor", "7.1", 20, True, True, False), ("jetson-tx2", "4.6", 13, False, False, True),
+    ("jetson-agx-orin", "6.0", 17, False, True, True),
 ])
 def test_release_follows_the_jetpack(name, jetpack, opset, typed, int8, dla):
     release = release_of(configure(load_target(name), jetpack=jetpack))
