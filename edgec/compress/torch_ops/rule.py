@@ -61,7 +61,7 @@ def to_array(tensor: Any, dtype: DType) -> np.ndarray:
     """The numbers of a tensor as a numpy array of `dtype`."""
     plain = tensor.detach().cpu()
     array: np.ndarray = (plain.float() if plain.dtype is torch.bfloat16 else plain).numpy()
-    return np.array(array.astype(dtype.numpy))
+    return np.array(array.astype(dtype.numpy), order="C")
 
 
 def constant_inputs(*indices: int) -> Callable[[Node], Reason | None]:

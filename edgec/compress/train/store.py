@@ -50,11 +50,14 @@ class Store:
         return feeds, None if self.labels is None else self.labels[picked]
 
 
-def collect(samples: Iterable[Labelled], progress: Progress = silent) -> Store:
-    """Read all samples once. Shapes of an array on disk: [samples, *shape of the input].
+def collect(samples: Iterable[Labelled] | Store, progress: Progress = silent) -> Store:
+    """Read all samples once; those of a Store are read already. Shapes of an array on disk: [samples, *shape of the
+    input].
 
     Raises UserError for no sample, samples of different shapes, or labels that are not numbers of one shape.
     """
+    if isinstance(samples, Store):
+        return samples
     folder = tempfile.TemporaryDirectory(prefix="edgec-samples-")
     kinds: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
     labels: list[Any] = []

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from edgec.compress.train.statistics import insert_batch_norms, measure_statistics
 from edgec.ir.interpret import interpret
@@ -44,13 +45,28 @@ def graph_of(graph, node):
     return part
 
 
-def test_measure_replaces_wrong_statistics():
-    graph, data = classifier(normalized=True), store(64)
+@pytest.mark.parametrize("count", [64, 150])  # one batch; three, the last of them smaller
+def test_measure_replaces_wrong_statistics(count):
+    graph, data = classifier(normalized=True), store(count)
     result = measure_statistics(graph, data)
     old, new = ({n.op: n for n in g.nodes}["BatchNormalization"] for g in (graph, result))
     assert not np.allclose(old.inputs[3].const, new.inputs[3].const, atol=0.05)
     conv = graph.nodes[0]
     values = np.concatenate([interpret(graph_of(graph, conv), data.batch([i])[0])[conv.outputs[0].name]
-                             for i in range(64)])
+                             for i in range(count)])
     np.testing.assert_allclose(new.inputs[3].const, values.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(new.inputs[4].const, values.var((0, 2, 3), ddof=1), rtol=2e-3)
+
+
+def test_measure_reads_few_samples_at_once():
+    graph, data = classifier(normalized=True), store(300)
+    sizes, read = [], data.batch
+
+    def batch(indices):
+        sizes.append(len(indices))
+        return read(indices)
+
+    data.batch = batch
+    measure_statistics(graph, data)
+    assert sum(sizes) == 300
+    assert max(sizes) <= 64

@@ -14,6 +14,11 @@ def test_batches_are_the_samples_asked_for():
     assert labels.tolist() == [7 % 4, 2 % 4]
 
 
+def test_collect_takes_what_was_collected_before():
+    known = store(10)
+    assert collect(known) is known
+
+
 def test_collect_refuses_nothing_other_shapes_and_missing_labels():
     with pytest.raises(UserError, match="no sample"):
         collect([])
