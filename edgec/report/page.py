@@ -7,6 +7,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from edgec.report.board_engine import board_engines
 from edgec.report.markup import code, foldable, table, toned
 from edgec.report.quantization import accuracy_tile, quantization
 from edgec.report.times import times_section
@@ -22,7 +23,8 @@ def render(report: Mapping[str, Any]) -> str:
         f"<h1>{title}</h1>",
         f"<p>{escape(report['summary'])}</p>" if report["summary"] else "", _tiles(report), _golden(report["golden"]),
         quantization(report["quantization"]) if report["quantization"] else "",
-        _placement(report["kernels"], target), _stages(report["stages"]), _kernels(report["kernels"]),
+        _placement(report["kernels"], target), board_engines(report["stages"]), _stages(report["stages"]),
+        _kernels(report["kernels"]),
         times_section(report["times"]),
         _passes(report["passes"]), _options(report["options"]),
     ]
