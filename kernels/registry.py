@@ -36,7 +36,7 @@ from edgec.kernels.program import TensorProgram
 from edgec.kernels.tables import Choice, Table, signature
 
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel
+from edgec.plan.plan import Kernel, Slice
 from edgec.target import Target
 
 # Each module has refuse(kernel, target) -> str | None, demand(kernel, target) -> Demand, build(kernel, target, lower).
@@ -95,6 +95,13 @@ def program(kernel: Kernel, target: Target, lower: Lower, table: Table | None = 
     built: TensorProgram = module.build(kernel, target, lower) if schedule is None else \
         module.build(kernel, target, lower, schedule)
     return built
+
+
+def slices(kernel: Kernel) -> tuple[Slice, ...] | None:
+    """How the parts of a kernel that only moves them lie in the whole, as `plan.slices.contiguous` tells; else None."""
+    if len(kernel.nodes) != 1:
+        return None
+    return next((found for m in (concat, split) if (found := m.slices(kernel)) is not None), None)
 
 
 def _follows(module: ModuleType, kernel: Kernel, target: Target) -> bool:

@@ -59,13 +59,23 @@ class Layout:
 PLAIN = Layout()
 
 
+@dataclass(frozen=True)
+class Slice:
+    """`part` lies in the memory of `whole`, from byte `offset` on."""
+
+    part: Value
+    whole: Value
+    offset: int = 0
+
+
 @dataclass
 class Kernel:
     """Nodes that run as one: an anchor with its epilogue, or a chain of pointwise or movement nodes.
 
     inputs: values that are computed elsewhere or fed; constants: constant values that the nodes read;
     outputs: values that others read. algorithm: how it is computed (`direct`, `alias`, `generic`, `relayout` ...).
-    layouts: Layout by value name, for values that are not PLAIN.
+    layouts: Layout by value name, for values that are not PLAIN. slices: for a kernel that computes nothing because its
+    inputs lie in its output or its outputs in its input, where; see `plan/slices.py`.
     """
 
     name: str
@@ -76,6 +86,12 @@ class Kernel:
     outputs: list[Value]
     algorithm: str = "generic"
     layouts: dict[str, Layout] = field(default_factory=dict)
+    slices: tuple[Slice, ...] = ()
+
+    @property
+    def is_view(self) -> bool:
+        """True if there is nothing to compute: inputs and outputs share memory."""
+        return self.algorithm == "alias" or bool(self.slices)
 
     def layout(self, value: Value) -> Layout:
         """How `value` lies in memory when this kernel reads or writes it."""

@@ -102,7 +102,7 @@ def compile_tuned(plan: Plan, target: Target, options: CompileOptions, tuned: Ta
     entry.check_name(options.name)
     plan = _with_layouts(plan, target, tuned)
     exact = any(in_bytes(v.quant) for v in plan.graph.values() if v.const is None)
-    programs = {i: _program(k, target, exact, tuned) for i, k in enumerate(plan.kernels) if k.algorithm != "alias"}
+    programs = {i: _program(k, target, exact, tuned) for i, k in enumerate(plan.kernels) if not k.is_view}
     artifact = compile_programs(plan, programs, target, options)
     names = [k.name for k in plan.kernels if signature(k) in tuned.entries]
     return replace(artifact, meta={**artifact.meta, "tuned": sorted(names)})
@@ -141,7 +141,8 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
         "threads": options.threads, "thread_bytes": layout.thread_nbytes,
         "shared_kernels": sum(any(p.extent for p in low.phases) for low in lowered),
         "algorithms": dict(sorted(Counter(p.algorithm for p in programs.values()).items())),
-        "kernel_algorithms": {plan.kernels[i].name: p.algorithm for i, p in programs.items()},
+        "kernel_algorithms": {**{plan.kernels[i].name: p.algorithm for i, p in programs.items()},
+                              **{k.name: k.algorithm for k in plan.kernels if k.slices}},
         "steps": entry.step_rows(steps),
         "predicted": work.predictions(plan, programs, target, len(layout.constants) + layout.arena.nbytes),
     }
@@ -168,12 +169,14 @@ def _with_layouts(plan: Plan, target: Target, tuned: Table) -> Plan:
     from edgec.kernels import registry
     from edgec.plan.grids import settle
     from edgec.plan.layout import assign
+    from edgec.plan.slices import share
 
     own = extract(plan.graph, plan.kernels, plan.backend, target, plan.refusals)
     known = {v.name: v for v in own.graph.inputs}
     own.graph.inputs = [known.get(v.name, v) for v in plan.graph.inputs]
     own.kernels = settle(own.graph, own.kernels, signed=target.cpu.arch != "x86_64")
     own.kernels = assign(own.graph, own.kernels, lambda kernel: registry.demand(kernel, target, tuned))
+    own.kernels = share(own.graph, own.kernels, registry.slices)
     return own
 
 

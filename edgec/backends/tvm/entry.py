@@ -35,7 +35,8 @@ class Region(Enum):
 
 @dataclass(frozen=True)
 class Place:
-    """index: number of the input or output; offset in bytes for the arena and the constants.
+    """index: number of the input or output; offset in bytes for the arena and the constants. offset: bytes from the
+    beginning of an input or output.
 
     own: for scratch memory of the arena that each thread must have for itself, the offset in what further threads have.
     """
@@ -43,6 +44,7 @@ class Place:
     region: Region
     index: int = 0
     own: int | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -307,10 +309,10 @@ def _timed(steps: Sequence[str], clock: str, output: int) -> list[str]:
 
 def _pointer(place: Place, frame: str = "") -> str:
     """An expression. frame: how a shared step reaches what `run` was given."""
-    if place.region is Region.INPUT:
-        return f"{frame}inputs[{place.index}]"
-    if place.region is Region.OUTPUT:
-        return f"{frame}outputs[{place.index}]"
+    if place.region in (Region.INPUT, Region.OUTPUT):
+        tensor = f"{frame}{place.region.value}s[{place.index}]"
+        kind = "const unsigned char *" if place.region is Region.INPUT else "unsigned char *"
+        return f"({kind}){tensor} + {place.offset}u" if place.offset else tensor
     if place.region is Region.CONSTANT:
         return f"constants + {place.index}u"
     if frame and place.own is not None:
@@ -348,8 +350,8 @@ def read_steps(rows: Sequence[Sequence[Any]]) -> list[Call | Copy]:
     try:
         for kernel, symbol, number, places in rows:
             words = [text.split() for text in places]
-            found = [Place(Region(w[0]), int(w[1]), next((int(x[1:]) for x in w[2:] if x[0] == "+"), None))
-                     for w in words]
+            found = [Place(Region(w[0]), int(w[1]), next((int(x[1:]) for x in w[2:] if x[0] == "+"), None),
+                           next((int(x[1:]) for x in w[2:] if x[0] == "@"), 0)) for w in words]
             steps.append(Call(symbol, tuple(found), tuple("w" in w for w in words), "", number, kernel) if symbol else
                          Copy(found[0], found[1], number, "", kernel))
     except (ValueError, IndexError, TypeError, AttributeError) as error:
@@ -359,4 +361,5 @@ def read_steps(rows: Sequence[Sequence[Any]]) -> list[Call | Copy]:
 
 def _place_text(place: Place) -> str:
     own = "" if place.own is None else f" +{place.own}"
-    return f"{place.region.value} {place.index}{own}"
+    offset = f" @{place.offset}" if place.offset else ""
+    return f"{place.region.value} {place.index}{own}{offset}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,11 +11,11 @@ import numpy as np
 from edgec.backends.tvm.codegen import Code, Lowered
 from edgec.backends.tvm.entry import Call, Copy, Place, Region
 from edgec.backends.tvm.phases import Scratch
-from edgec.errors import InternalError
-from edgec.ir.graph import Value
+from edgec.ir.graph import Graph, Value
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
 from edgec.plan.memory import Arena, Buffer, plan_arena
-from edgec.plan.plan import PLAIN, Kernel, Plan, stored_constant
+from edgec.plan.plan import PLAIN, Plan, stored_constant
+from edgec.plan.storage import Storage
 
 ALIGNMENT = 64  # a cache line of every core that we know, and the widest vector
 
@@ -63,65 +63,91 @@ class _Span:
     in_place_of: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Home:
+    """buffer: a Place outside the arena, or the name of a buffer in it; offset: bytes from its beginning."""
+
+    buffer: str | Place
+    offset: int = 0
+
+    def place(self, offsets: Mapping[str, int]) -> Place:
+        """offsets: of the buffers in the arena."""
+        if isinstance(self.buffer, str):
+            return Place(Region.ARENA, offsets[self.buffer] + self.offset)
+        if self.buffer.region is Region.CONSTANT:
+            return Place(Region.CONSTANT, self.buffer.index + self.offset)
+        return replace(self.buffer, offset=self.offset)
+
+
 def place_everything(plan: Plan, programs: dict[int, TensorProgram], lowered: dict[int, Lowered]) -> Layout:
     """A place for every argument of every program.
 
-    programs: by index of the kernel; a kernel without one is an alias, whose output shares its input's memory.
+    programs: by index of the kernel; a kernel without one is a view, whose inputs and outputs share memory.
     lowered: what the code generator made of each program, with the pointers that it added.
     Where an alias leads from a graph input, a constant or a graph output to a graph output, the bytes are copied.
     """
     constants = _Constants()
-    homes = _find_homes(plan, programs, constants)
+    storage = Storage(plan.graph, plan.kernels)
+    homes = _Homes(plan.graph, storage, constants)
     spans: dict[str, _Span] = {}
     copies: dict[int, list[Copy]] = {}
 
-    def touch(home: str | Place, moment: int, nbytes: int) -> None:
-        if isinstance(home, str):
-            span = spans.setdefault(home, _Span(nbytes, moment, moment))
-            span.nbytes, span.last = max(span.nbytes, nbytes), moment
+    def touch(home: _Home, moment: int, nbytes: int) -> None:
+        if isinstance(home.buffer, str):
+            span = spans.setdefault(home.buffer, _Span(home.offset + nbytes, moment, moment))
+            span.nbytes, span.last = max(span.nbytes, home.offset + nbytes), moment
 
     for moment, kernel in enumerate(plan.kernels):
         program = programs.get(moment)
         if program is None:
-            source, destination = _alias(kernel)
-            begin, end = homes[id(source)], homes[id(destination)]
-            if isinstance(begin, Place) and isinstance(end, Place) and begin != end:  # never the arena: _find_homes
-                copies[moment] = [Copy(begin, end, PLAIN.nbytes(source), kernel.where, kernel.name)]
+            if moment in storage.apart:
+                view = storage.apart[moment]
+                begin, end = (homes.of(v).place({}) for v in (view.whole, view.part))
+                copies[moment] = [Copy(begin, end, PLAIN.nbytes(view.part), kernel.where, kernel.name)]
             continue
         for argument in program.args:
             if isinstance(argument, (Input, Output)):
-                touch(homes[id(argument.value)], moment, kernel.layout(argument.value).nbytes(argument.value))
+                touch(homes.of(argument.value), moment, kernel.layout(argument.value).nbytes(argument.value))
         for number, scratch in enumerate(_scratch(program, lowered[moment])):
-            touch(_scratch_name(moment, number), moment, scratch.nbytes)
+            touch(_Home(_scratch_name(moment, number)), moment, scratch.nbytes)
     for moment, program in programs.items():
         _offer_in_place(program, moment, homes, spans)
     arena = plan_arena([Buffer(name, s.nbytes, s.first, s.last, s.in_place_of) for name, s in spans.items()], ALIGNMENT)
 
-    def place(home: str | Place) -> Place:
-        return Place(Region.ARENA, arena.offsets[home]) if isinstance(home, str) else home
-
     arguments, exclusive = {}, {}
     thread_nbytes = 0
     for moment, program in programs.items():
+        kernel = plan.kernels[moment]
         own, more = _own(_scratch(program, lowered[moment]))
         thread_nbytes = max(thread_nbytes, more)
-        read: set[Place] = set()
-        written: set[Place] = set()
+        read: list[tuple[Place, int]] = []
+        written: list[tuple[Place, int]] = []
         places, number = [], 0
         for argument in program.args:
             if isinstance(argument, Constant):
                 places.append(constants.place(argument.array))
                 continue
             if isinstance(argument, Workspace):
-                places.append(replace(place(_scratch_name(moment, number)), own=own[number]))
+                home = _Home(_scratch_name(moment, number))
+                places.append(replace(home.place(arena.offsets), own=own[number]))
                 number += 1
                 continue
-            home = homes[id(argument.value)]
-            (read if isinstance(argument, Input) else written).add(place(home))
-            places.append(place(home))
-        places += [replace(place(_scratch_name(moment, i)), own=own[i]) for i in range(number, len(own))]
-        arguments[moment], exclusive[moment] = tuple(places), not read & written
+            places.append(homes.of(argument.value).place(arena.offsets))
+            range_ = places[-1], kernel.layout(argument.value).nbytes(argument.value)
+            (read if isinstance(argument, Input) else written).append(range_)
+        places += [replace(_Home(_scratch_name(moment, i)).place(arena.offsets), own=own[i])
+                   for i in range(number, len(own))]
+        arguments[moment] = tuple(places)
+        exclusive[moment] = not any(_overlap(a, b) for a in read for b in written)
     return Layout(arguments, exclusive, copies, arena, b"".join(constants.parts), thread_nbytes)
+
+
+def _overlap(a: tuple[Place, int], b: tuple[Place, int]) -> bool:
+    """True if two ranges, each a place and bytes, share memory."""
+    if a[0].region is not b[0].region or (a[0].region in (Region.INPUT, Region.OUTPUT) and a[0].index != b[0].index):
+        return False
+    first, second = (p.index if p.region is Region.ARENA else p.offset for p in (a[0], b[0]))
+    return first < second + b[1] and second < first + a[1]
 
 
 def calls(layout: Layout, plan: Plan, programs: dict[int, TensorProgram], lowered: dict[int, Lowered],
@@ -140,57 +166,38 @@ def calls(layout: Layout, plan: Plan, programs: dict[int, TensorProgram], lowere
     return steps
 
 
-def _alias(kernel: Kernel) -> tuple[Value, Value]:
-    source, destination = kernel.nodes[0].input(0), kernel.nodes[-1].outputs[0]
-    if source is None or len(kernel.nodes) != 1 or PLAIN.nbytes(source) != PLAIN.nbytes(destination):
-        raise InternalError("a kernel that is no view was planned as an alias", where=kernel.where)
-    return source, destination
+class _Homes:
+    """Where values lie; those that share memory by views have one buffer."""
+
+    def __init__(self, graph: Graph, storage: Storage, constants: _Constants) -> None:
+        self._storage, self._constants = storage, constants
+        self._pins = {id(v): Place(Region.INPUT, i) for i, v in enumerate(graph.inputs)}
+        self._pins |= {id(v): Place(Region.OUTPUT, i) for i, v in enumerate(graph.outputs)}
+
+    def of(self, value: Value) -> _Home:
+        """The home of a value that a kernel reads or writes."""
+        owner, offset = self._storage.home(value)
+        if owner.const is not None:
+            return _Home(self._constants.place(stored_constant(owner)), offset)
+        return _Home(self._pins.get(id(owner), f"value {owner.name}"), offset)
 
 
-def _find_homes(plan: Plan, programs: dict[int, TensorProgram], constants: _Constants) -> dict[int, str | Place]:
-    """By id of the value: a Place outside the arena, or the name of a buffer in it.
+def _offer_in_place(program: TensorProgram, moment: int, homes: _Homes, spans: dict[str, _Span]) -> None:
+    """Name the buffers that the output of a program may take over if they die here: nothing else may read them.
 
-    A value that only an alias separates from a graph output is written to the output's memory at once.
+    Both lie at the beginning of their buffers, else the output would not lie where the input did.
     """
-    homes: dict[int, str | Place] = {}
-    for index, value in enumerate(plan.graph.inputs):
-        homes[id(value)] = Place(Region.INPUT, index)
-    fixed = set(homes)
-    for index, value in enumerate(plan.graph.outputs):
-        homes[id(value)] = Place(Region.OUTPUT, index)
-        fixed.add(id(value))
-    aliases = {i: _alias(k) for i, k in enumerate(plan.kernels) if i not in programs}
-    for moment in sorted(aliases, reverse=True):
-        source, destination = aliases[moment]
-        home = homes.get(id(destination))
-        if home is not None and id(source) not in homes and source.const is None:
-            homes[id(source)] = home
-    for moment, kernel in enumerate(plan.kernels):
-        if moment in aliases:
-            source, destination = aliases[moment]
-            if source.const is not None:
-                homes[id(source)] = constants.place(stored_constant(source))
-            homes.setdefault(id(destination), homes[id(source)])
-        else:
-            for value in kernel.outputs:
-                homes.setdefault(id(value), f"value {value.name}")
-    return homes
-
-
-def _offer_in_place(program: TensorProgram, moment: int, homes: dict[int, str | Place],
-                    spans: dict[str, _Span]) -> None:
-    """Name the buffers that the output of a program may take over if they die here: nothing else may read them."""
     outputs = [a for a in program.args if isinstance(a, Output)]
     if len(outputs) != 1 or not outputs[0].in_place:
         return
-    home = homes[id(outputs[0].value)]
-    if not isinstance(home, str) or spans[home].first != moment:
+    home = homes.of(outputs[0].value)
+    if not isinstance(home.buffer, str) or home.offset or spans[home.buffer].first != moment:
         return
     allowed = {id(v) for v in outputs[0].in_place}
-    other = {homes[id(a.value)] for a in program.args if isinstance(a, Input) and id(a.value) not in allowed}
-    found = dict.fromkeys(h for v in outputs[0].in_place if isinstance(h := homes[id(v)], str)
-                          and h not in other and h != home)
-    spans[home].in_place_of = tuple(found)
+    other = {homes.of(a.value).buffer for a in program.args if isinstance(a, Input) and id(a.value) not in allowed}
+    found = dict.fromkeys(h.buffer for h in map(homes.of, outputs[0].in_place) if isinstance(h.buffer, str)
+                          and not h.offset and h.buffer not in other and h.buffer != home.buffer)
+    spans[home.buffer].in_place_of = tuple(found)
 
 
 def _scratch(program: TensorProgram, lowered: Lowered) -> list[Scratch]:

@@ -90,7 +90,7 @@ def test_engine_without_steps_and_microcontrollers_are_refused(tmp_path):
 
 
 def test_steps_survive_json():
-    steps = [Call("f", (Place(Region.INPUT, 1), Place(Region.ARENA, 64, 128), Place(Region.CONSTANT, 8)),
+    steps = [Call("f", (Place(Region.INPUT, 1, offset=12), Place(Region.ARENA, 64, 128), Place(Region.CONSTANT, 8)),
                   (False, True, False), "", 7, "conv"),
              Copy(Place(Region.ARENA, 0), Place(Region.OUTPUT, 0), 12, "", "view")]
     assert entry.read_steps(entry.step_rows(steps)) == steps

@@ -8,6 +8,7 @@ from edgec.backends.tvm.phases import Phase, Scratch
 from edgec.errors import InternalError
 from edgec.ir.graph import Value
 from edgec.plan.plan import Layout as StoredAs
+from edgec.plan.plan import Slice
 from tests.backends.tvm.programs import SCALE, SHAPE, PlanOf, pointwise, value
 
 ADD = pointwise([SHAPE, SHAPE], lambda i, j, a, b: a[i, j] + b[i, j])
@@ -149,3 +150,55 @@ def test_constant_of_a_strided_array_is_stored_in_row_major_order():
     array = np.arange(12, dtype=np.float32).reshape(3, 4).T
     layout, _ = placed(p, p.kernel("y", ADD, x, array))
     assert layout.constants == array.copy(order="C").tobytes()
+
+
+def sliced(p, name, whole, *parts):
+    """A kernel that computes nothing, whose parts follow each other in `whole`."""
+    index = len(p.kernels) - 1
+    p.kernels[index].name = name
+    p.kernels[index].slices = tuple(Slice(v, whole, i * SIZE) for i, v in enumerate(parts))
+    del p.programs[index]
+
+
+def test_parts_are_written_where_the_whole_lies():
+    x = value("x", *SHAPE)
+    p = PlanOf(x)
+    a, b = p.kernel("a", ADD, x, x), p.kernel("b", ADD, x, x)
+    y = p.kernel("y", ADD, a, b, shape=(10, 33))
+    sliced(p, "y", y, a, b)
+    layout, steps = placed(p, p.kernel("z", ADD, y, a))
+    (first, second), end = (layout.arguments[i][2].index for i in (0, 1)), layout.arguments[3]
+    assert (second - first, end[0].index) == (SIZE, first)
+    assert layout.arena.nbytes == -(-2 * SIZE // 64) * 64
+    assert len(steps) == 3
+
+
+def test_parts_of_inputs_and_outputs_lie_in_the_callers_memory():
+    x = value("x", 10, 33)
+    p = PlanOf(x)
+    a = p.kernel("a", ADD, x, shape=SHAPE)
+    b = p.kernel("b", ADD, x, shape=SHAPE)
+    del p.programs[0], p.programs[1]
+    p.kernels[0].slices, p.kernels[1].slices = (Slice(a, x, 0),), (Slice(b, x, SIZE),)
+    c, d = p.kernel("c", ADD, a, b), p.kernel("d", ADD, a, a)
+    y = p.kernel("y", ADD, c, d, shape=(10, 33))
+    sliced(p, "y", y, c, d)
+    layout, _ = placed(p, y)
+    assert layout.arguments[2] == (Place(Region.INPUT, 0), Place(Region.INPUT, 0, offset=SIZE), Place(Region.OUTPUT, 0))
+    assert layout.arguments[3][2] == Place(Region.OUTPUT, 0, offset=SIZE)
+    assert layout.exclusive == {2: True, 3: True}
+    assert layout.arena.nbytes == 0
+
+
+def test_output_takes_a_place_only_at_the_beginning_of_a_buffer():
+    """c would begin behind a, whose place it may have: the two begin apart in the buffer of y."""
+    x = value("x", 10, 33)
+    p = PlanOf(x)
+    a = p.kernel("a", ADD, x, shape=(10, 33))
+    c = p.kernel("c", ADD, a, x, in_place=(a,))
+    d = p.kernel("d", ADD, x, x)
+    y = p.kernel("y", ADD, d, c, shape=(10, 33))
+    sliced(p, "y", y, d, c)
+    layout, _ = placed(p, p.kernel("z", ADD, y, x))
+    assert layout.exclusive[1]
+    assert layout.arguments[1][2].index - layout.arguments[2][2].index == SIZE
