@@ -27,6 +27,7 @@ from edgec.kernels import (
     pool2d,
     recurrent,
     relayout,
+    resize_linear,
     resize_nearest,
     softmax,
     split,
@@ -36,7 +37,7 @@ from edgec.kernels.program import TensorProgram
 from edgec.kernels.tables import Choice, Table, signature
 
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel, Slice
+from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 # Each module has refuse(kernel, target) -> str | None, demand(kernel, target) -> Demand, build(kernel, target, lower).
@@ -44,7 +45,7 @@ from edgec.target import Target
 MODULES: list[ModuleType] = [
     relayout, conv2d_int8_depthwise, conv2d_int8_planar, conv2d_int8, matmul_int8, conv2d_depthwise, conv2d_winograd,
     conv2d_direct, conv2d_transposed, pool2d, global_pool, matmul_weights, matmul, concat, lookup, pointwise,
-    pointwise_rows, recurrent, softmax, layer_norm, split, resize_nearest,
+    pointwise_rows, recurrent, softmax, layer_norm, split, resize_nearest, resize_linear,
 ]
 
 
@@ -95,13 +96,6 @@ def program(kernel: Kernel, target: Target, lower: Lower, table: Table | None = 
     built: TensorProgram = module.build(kernel, target, lower) if schedule is None else \
         module.build(kernel, target, lower, schedule)
     return built
-
-
-def slices(kernel: Kernel) -> tuple[Slice, ...] | None:
-    """How the parts of a kernel that only moves them lie in the whole, as `plan.slices.contiguous` tells; else None."""
-    if len(kernel.nodes) != 1:
-        return None
-    return next((found for m in (concat, split) if (found := m.slices(kernel)) is not None), None)
 
 
 def _follows(module: ModuleType, kernel: Kernel, target: Target) -> bool:
