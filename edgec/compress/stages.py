@@ -33,12 +33,15 @@ def prepare(graph: Graph) -> Graph:
 
 
 def prune(graph: Graph, options: PruneOptions, samples: Iterable[Any] | None = None, *, loss: str = "cross-entropy",
-          teacher: Graph | None = None, cost: Cost = count_macs, seed: int = 0, progress: Progress = silent) -> Stage:
+          teacher: Graph | None = None, cost: Cost = count_macs, steer: Cost | None = None, seed: int = 0,
+          progress: Progress = silent) -> Stage:
     """Remove channels; with samples, keep what remains in range.
 
     samples: `edgec.data.Sample`s. With them, normalizations that were folded away are put back before channels go, and
     all statistics are measured anew afterwards, which wins much of the accuracy back without training.
-    loss, teacher: of the criteria that need gradients. cost: what `options.cost_ratio` is a share of.
+    loss, teacher: of the criteria that need gradients. cost: what `options.cost_ratio` is a share of; steer:
+    what the ranking `cost` saves on the way to it, if that is something else (multiply-adds shall go where they take
+    time).
     seed: of the criterion `random`.
     Raises UserError as `prune_channels` does.
     """
@@ -47,7 +50,7 @@ def prune(graph: Graph, options: PruneOptions, samples: Iterable[Any] | None = N
         if options.criterion in NEEDS_SAMPLES:
             raise UserError(f"the criterion {options.criterion} looks at the net at work, and there are no samples",
                             hint="give --data, or choose l1 or l2, which need none")
-        pruned = prune_channels(graph, options, Evidence(seed=seed), cost)
+        pruned = prune_channels(graph, options, Evidence(seed=seed), cost, steer, progress)
         return Stage(pruned.graph, _facts(options, pruned, None))
     from edgec.compress.train.observe import observe_activity, observe_gradients
     from edgec.compress.train.statistics import insert_batch_norms, measure_statistics
@@ -63,7 +66,7 @@ def prune(graph: Graph, options: PruneOptions, samples: Iterable[Any] | None = N
 
         evidence = observe_activity(graph, find_groups(graph).groups, store, progress=progress)
     progress("prune", None, options.criterion)
-    pruned = prune_channels(graph, options, evidence, cost)
+    pruned = prune_channels(graph, options, evidence, cost, steer, progress)
     return Stage(measure_statistics(pruned.graph, store, progress), _facts(options, pruned, store.count))
 
 

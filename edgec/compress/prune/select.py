@@ -21,8 +21,9 @@ class Limits:
 
     keep: patterns (regular expressions that match a whole name) of groups that stay whole. ratios: share to remove by
     pattern, instead of the common one. most: largest share of a group that may go. align: channel counts are rounded
-    to multiples of it where the layer has so many: a kernel with vectors of 8 gains nothing from 7 channels.
-    least: channels that every layer keeps.
+    to multiples of it: a kernel with vectors of 8 gains nothing from 7 channels as results. Groups with fewer than two
+    multiples are rounded to half of it, and so on: channels that are read cost one by one. least: channels that every
+    layer keeps.
     """
 
     keep: tuple[str, ...] = ()
@@ -50,20 +51,20 @@ def check_patterns(groups: Sequence[ChannelGroup], limits: Limits) -> None:
 
 def select_local(scores: Scores, ratio: float, limits: Limits) -> Choice:
     """The `ratio` least important units of every group."""
-    return {g: _lowest(g, s, round(_share(g, ratio, limits) * g.size), limits) for g, s in scores.items()}
+    return {g: lowest(g, s, round(_share(g, ratio, limits) * g.size), limits) for g, s in scores.items()}
 
 
 def select_global(scores: Scores, ratio: float, limits: Limits) -> Choice:
     """The least important units of all groups together, `ratio` of all units; scores are normalized by group."""
-    free = [g for g in scores if _own_ratio(g, limits) is None]
+    free = [g for g in scores if own_ratio(g, limits) is None]
     every = np.sort(np.concatenate([normalized(scores[g]) for g in free] or [np.zeros(0)]))
     count = round(ratio * len(every))
     bar = every[count - 1] if count else -np.inf
     chosen = {}
     for group, values in scores.items():
-        own = _own_ratio(group, limits)
+        own = own_ratio(group, limits)
         wanted = round(own * group.size) if own is not None else int((normalized(values) <= bar).sum())
-        chosen[group] = _lowest(group, values, wanted, limits)
+        chosen[group] = lowest(group, values, wanted, limits)
     return chosen
 
 
@@ -90,21 +91,30 @@ def search(choose: Callable[[float], Choice], cost: Callable[[Choice], float], g
     return best
 
 
-def _own_ratio(group: ChannelGroup, limits: Limits) -> float | None:
+def step_of(group: ChannelGroup, limits: Limits) -> int:
+    """Units by which the size of a group changes, so that its channels stay aligned."""
+    step = max(1, limits.align // int(np.gcd(limits.align, group.channels_per_unit)))
+    while step > 1 and group.size < 2 * step:
+        step //= 2
+    return step
+
+
+def own_ratio(group: ChannelGroup, limits: Limits) -> float | None:
+    """The share of a group that is to go if the limits state one; 0 for a group that stays whole."""
     if any(re.fullmatch(p, group.name) for p in limits.keep):
         return 0.0
     return next((r for p, r in limits.ratios.items() if re.fullmatch(p, group.name)), None)
 
 
 def _share(group: ChannelGroup, ratio: float, limits: Limits) -> float:
-    own = _own_ratio(group, limits)
+    own = own_ratio(group, limits)
     return ratio if own is None else own
 
 
-def _lowest(group: ChannelGroup, scores: np.ndarray, count: int, limits: Limits) -> np.ndarray:
-    """The `count` units with the lowest scores, fewer where a limit says so; of equal ones the last go."""
+def lowest(group: ChannelGroup, scores: np.ndarray, count: int, limits: Limits) -> np.ndarray:
+    """The `count` units with the lowest scores, aligned; fewer where a limit says so; of equal ones the last go."""
     width = group.channels_per_unit
-    step = max(1, limits.align // np.gcd(limits.align, width)) if limits.align > 1 else 1
+    step = step_of(group, limits)
     left = max(group.size - count, -(-limits.least // width), group.size - int(limits.most * group.size), 1)
     if left < group.size:
         left = min(group.size, max(step, round(left / step) * step))
