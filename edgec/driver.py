@@ -35,7 +35,7 @@ _LOW = ("int8", "int8-weights", "int8-dynamic", "int4-weights")
 _PRECISIONS = {  # by kind of target, the default first
     "jetson": ("auto", "float16", "float32", "int8"),  # auto: the board builds what there is and keeps the fastest
 }
-_ELSEWHERE = ("float32", *_LOW)
+_ELSEWHERE = ("float32", "float16", *_LOW)
 _TOOLS = ("apache-tvm", "numpy", "onnx", "onnxruntime", "torch", "ziglang")
 MOST_THREADS = 64  # of one engine, as in runtime/c/edgec_pool.h
 _NAME_LIMIT = 48  # characters; the name becomes part of C identifiers and file names
@@ -81,8 +81,9 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     NAME-TARGET in the current folder. An existing bundle there is replaced at the end and in one step; after an error
     it is as it was. inputs, values, trust_pickle, factory, submodule, example_inputs: see
     `edgec.load`.
-    precision: the number format, empty for the target's usual one: float32, int8, int8-weights, int8-dynamic,
-    int4-weights; for a Jetson auto, float16, float32, int8. quantization: calibration data, how thresholds are found,
+    precision: the number format, empty for the target's usual one: float32, float16 (on cores with arithmetic for it;
+    inputs and outputs keep their types), int8, int8-weights, int8-dynamic, int4-weights; for a Jetson auto, float16,
+    float32, int8. quantization: calibration data, how thresholds are found,
     and a budget of accuracy; int8 needs it. If the budget is missed, the best bundle is written all the same, and
     `report["quantization"]["budget"]["met"]` is False. A target with choices made (JetPack release, DLA
     core) comes from `edgec.target.configure`.
@@ -118,6 +119,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
 
     progress("optimize", 0.0)
     graph, reports = optimize(model.graph, passes, _within(progress, "optimize"))
+    if precision == "float16" and "tensorrt" not in chosen.backends:  # which does so itself, for its own release
+        graph = _in_half(graph)
     lowered = _lower(graph, model, chosen, precision, quantization, progress)
     if quantization is not None and quantization.preprocess is not None:
         recipe = settle(quantization.preprocess, [(v.name, v.type) for v in graph.inputs])
@@ -156,6 +159,15 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
                    "sha256": model.sha256})
         bundles.read_bundle(folder)
     return place
+
+
+def _in_half(graph: Graph) -> Graph:
+    """The graph with float16 between its inputs and outputs; what lies on integer grids stays as it is."""
+    from edgec.passes.half import to_half
+
+    graph = graph.copy()
+    to_half(graph, lambda node: all(v.quant is None for v in (*node.input_values, *node.outputs)))
+    return graph
 
 
 def _lower(graph: Graph, model: LoadedModel, target: Target, precision: str, wish: Quantization | None,
@@ -303,6 +315,10 @@ def _precision(wish: str, target: Target) -> str:
     known = _PRECISIONS.get(target.kind, _ELSEWHERE)
     if wish and wish not in known:
         raise Unsupported(f"there is no precision {wish!r} for {target.name}", expected="one of " + ", ".join(known))
+    if wish == "float16" and known is _ELSEWHERE and not target.cpu.has_half:
+        raise Unsupported(f"{target.name} has no arithmetic in float16: its core is {target.cpu.core}",
+                          expected="a core from Armv8.2 on, such as cortex-a55 or cortex-a76",
+                          hint="build it with --precision float32, or with int8 and calibration data")
     return wish or known[0]
 
 

@@ -12,13 +12,14 @@ Source:   the register blocking of conv2d_direct with one channel block; inputs 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgec.kernels import convolution, epilogue
 from edgec.kernels.convolution import Convolution
 from edgec.kernels.emit import Expr, Writer, lanes, load, local, parallel, splat, store, unrolled, vectorized, write
 from edgec.kernels.epilogue import Epilogue, Lower, pack_channels
 from edgec.kernels.machine import Tile, known_machine, machine
+from edgec.kernels.partial_sums import error
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.window import PARTS, Area, Block, areas, count_parts, each, taps, too_many_sides
 
@@ -115,4 +116,4 @@ def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | Non
             for area in areas(window, chosen, (part, parts)):
                 tile(n, c, area)
 
-    return write(kernel.name, body, ALGORITHM)
+    return replace(write(kernel.name, body, ALGORITHM), error=error(cpu.dtype, window.taps[0] * window.taps[1]))

@@ -12,7 +12,7 @@ Applies when: (1) x, weights and bias are float32 or float16, weights and bias c
 Padding:  nothing is copied. Rows outside are skipped; tiles that touch a side are written out with the products that
           exist.
           A channel beyond C never enters a sum, so lanes beyond C may hold anything, NaN included.
-Numerics: float32 accumulation in the order group of d channel blocks, row, column, channel.
+Numerics: accumulation in the order group of d channel blocks, row, column, channel; float16 in `partial_sums`.
 Source:   Georganas et al., Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures, SC 2018.
 """
 
@@ -45,6 +45,7 @@ from edgec.kernels.emit import (
 )
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, ranked_tiles, split_even
+from edgec.kernels.partial_sums import CHUNK, error, reduced
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.window import (
     PARTS,
@@ -119,7 +120,8 @@ def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | Non
     conv, flat = _flat(_describe(kernel, cpu))
     chosen = schedule or _schedule(cpu, conv)
     program = write(kernel.name, lambda writer: _declare(kernel, cpu, conv, chosen, lower, flat, writer), ALGORITHM)
-    return replace(program, products=kernel.anchor.integer("group", 1) / conv.groups)
+    terms = conv.c // conv.groups * conv.window.taps[0] * conv.window.taps[1]
+    return replace(program, products=kernel.anchor.integer("group", 1) / conv.groups, error=error(cpu.dtype, terms))
 
 
 def _describe(kernel: Kernel, cpu: Machine) -> Convolution:
@@ -277,8 +279,9 @@ class Sums:
 
         whole, rest = (channels, 0) if self.plain else divmod(channels, b)
         if whole:
-            with loop(whole // self.depth) as c:
-                slabs(c * self.depth, self.depth, 1 if self.plain else b)
+            width = 1 if self.plain else b
+            reduced(self.cpu, accumulators, whole // self.depth, self.depth * width * taps_,
+                    lambda c: slabs(c * self.depth, self.depth, width))
         if rest:
             slabs(whole, 1, rest)
 
@@ -359,6 +362,8 @@ def depth(cpu: Machine, conv: Convolution, tile: Tile) -> int:
     rows, columns = ((n - 1) * s + (t - 1) * d + 1 for n, s, t, d in
                      zip((tile.rows, tile.columns), window.stride, window.taps, window.dilation, strict=True))
     most = max(1, cpu.l1_bytes // 2 // (cpu.itemsize * cpu.lanes * rows * columns))
+    if cpu.dtype == "float16":  # then the partial sums end
+        most = min(most, max(1, 2 * CHUNK // (cpu.lanes * window.taps[0] * window.taps[1])))
     return max((d for d in range(1, full + 1) if full % d == 0 and d <= most), default=1)
 
 

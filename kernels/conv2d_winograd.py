@@ -16,7 +16,8 @@ Applies when: (1) `conv2d_direct` does; (2) dilation 1, one group, a filter of m
 Padding:  nothing is copied but what is stated above. A tile that touches a side reads zeros in place of what does not
           exist; outputs beyond oh and ow are not stored. A channel beyond C never enters a sum, so lanes beyond C may
           hold anything.
-Numerics: `winograd_transform` states the bounds; the probable one of a layer must be allowed.
+Numerics: `winograd_transform` states the bounds; the probable one of a layer must be allowed. float16: sums over c in
+          `partial_sums`.
 Source:   as in `winograd_transform`.
 """
 
@@ -53,6 +54,7 @@ from edgec.kernels.emit import (
 )
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, known_machine, split_even
+from edgec.kernels.partial_sums import reduced
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
 from edgec.kernels.window import Window, pick, runs
 from edgec.kernels.winograd_schedule import (
@@ -66,7 +68,7 @@ from edgec.kernels.winograd_schedule import (
     points,
     weights_stay,
 )
-from edgec.kernels.winograd_transform import Axis, Transform, pack_weights
+from edgec.kernels.winograd_transform import Axis, Transform, mean_error, pack_weights
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -118,9 +120,10 @@ def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | Non
     assert chosen is not None  # `refuse` has checked
     program = write(kernel.name, lambda writer: _Winograd(kernel, cpu, chosen, lower, writer).body(), ALGORITHM)
     taps = convolution.describe(kernel.anchor).window.taps
-    conv, _ = described(kernel, cpu)
+    conv, array = described(kernel, cpu)
     size = points(conv, chosen.outputs) * conv.c / convolution.describe(kernel.anchor).c
-    return replace(program, products=size / (prod(chosen.outputs) * prod(taps)))
+    return replace(program, products=size / (prod(chosen.outputs) * prod(taps)),
+                   error=mean_error(array, axes(conv, chosen.outputs), cpu.dtype))
 
 
 class _Winograd:
@@ -139,27 +142,29 @@ class _Winograd:
         self.plain: Buffer | None = None
         if gathers(original, b):
             self.plain = writer.pointer(Input(node.operand(0)),
-                                        (original.n, original.c, original.window.h, original.window.w))
+                                        (original.n, original.c, original.window.h, original.window.w), cpu.dtype)
             extent = [-(-o // m) * m + t - 1 for o, m, t in
                       zip((self.window.oh, self.window.ow), chosen.outputs, self.window.taps, strict=True)]
             shape = (conv.n, self.c_blocks, *extent, b)
-            self.x = writer.pointer(Workspace(4 * prod(shape)), shape)
+            self.x = writer.pointer(Workspace(cpu.itemsize * prod(shape)), shape, cpu.dtype)
             self.window = Window(*extent, self.window.oh, self.window.ow, self.window.taps)
         else:
-            self.x = writer.pointer(Input(node.operand(0)), (conv.n, self.c_blocks, self.window.h, self.window.w, b))
+            shape = (conv.n, self.c_blocks, self.window.h, self.window.w, b)
+            self.x = writer.pointer(Input(node.operand(0)), shape, cpu.dtype)
         packed = pack_weights(array, (self.rows, self.columns), b, self.tile.blocks, chosen.together)
-        self.weights = writer.pointer(Constant(packed), packed.shape)
+        self.weights = writer.pointer(Constant(packed), packed.shape, cpu.dtype)
         bias = convolution.bias(node, self.k_blocks * b)
-        self.bias = None if bias is None else writer.pointer(Constant(bias), bias.shape)
+        self.bias = None if bias is None else writer.pointer(Constant(bias), bias.shape, cpu.dtype)
         self.total = count_tiles(conv, chosen.outputs)
         self.alone = conv.n == 1 and self.total <= chosen.chunk  # one chunk holds all tiles
-        self.inputs = _workspace(writer, self.points, self.c_blocks * chosen.chunk * b, not self.alone)
+        self.inputs = _workspace(writer, cpu, self.points, self.c_blocks * chosen.chunk * b, not self.alone)
         blocks = self.k_blocks if chosen.together else self.tile.blocks
         shared = self.alone and chosen.together
-        self.sums = _workspace(writer, self.points, chosen.chunk * blocks * b, not shared)
+        self.sums = _workspace(writer, cpu, self.points, chosen.chunk * blocks * b, not shared)
         self.after = Epilogue(kernel, b, lower, writer)
         out = (conv.n, self.k_blocks, self.window.oh, self.window.ow, b)
-        self.y = writer.pointer(Output(kernel.outputs[0], epilogue.replaceable(kernel)), out)
+        result = Output(kernel.outputs[0], epilogue.replaceable(kernel))
+        self.y = writer.pointer(result, out, kernel.outputs[0].dtype.value)
 
     def body(self) -> None:
         """Loops over samples, chunks of tiles, tiles of output blocks: threads share the chunks, or the output blocks
@@ -236,12 +241,12 @@ class _Winograd:
                         store(self.x, source, n, block, u, v, lanes(place, s))
                 for v, i in product(sides, range(s)):
                     column = s * (v - before[1]) + i
-                    number = load(plain, n, c, row, column) if 0 <= column < w else splat(0, 1)
+                    number = load(plain, n, c, row, column) if 0 <= column < w else splat(0, 1, self.cpu.dtype)
                     store(self.x, number, n, block, u, v, place + i)
 
             def clear(block: int = block, place: int = place) -> None:
                 with loop(columns) as v:
-                    store(self.x, splat(0, s), n, block, u, v, lanes(place, s))
+                    store(self.x, splat(0, s, self.cpu.dtype), n, block, u, v, lanes(place, s))
 
             either(inside(row >= 0, row < h), copy, clear)
 
@@ -250,7 +255,7 @@ class _Winograd:
         b, window, rows, columns = self.cpu.lanes, self.window, self.rows, self.columns
         row, column = self._corner(tile)
         row, column = row * window.stride[0] - window.pad[0], column * window.stride[1] - window.pad[1]
-        half = local(rows.size * columns.reach * b)
+        half = local(rows.size * columns.reach * b, self.cpu.dtype)
 
         def down(guarded: bool) -> None:
             with loop(columns.reach) as j:
@@ -259,7 +264,7 @@ class _Winograd:
                     vector = load(self.x, n, c, row + i, column + j, lanes(0, b))
                     if guarded:
                         exists_ = inside(row + i >= 0, row + i < window.h, column + j >= 0, column + j < window.w)
-                        vector = only_if(exists_, vector, splat(0, b))
+                        vector = only_if(exists_, vector, self._splat(0))
                     read.append(vector)
                 for i, value in enumerate(self._products_of(rows, read)):
                     store(half, value, lanes((i * columns.reach + j) * b, b))
@@ -296,7 +301,7 @@ class _Winograd:
             even, odd = (t.b[i] + t.b[i + 1]) / 2, (t.b[i] - t.b[i + 1]) / 2
             scale = odd[np.flatnonzero(np.abs(odd) > _ZERO)[-1]]
             same, opposite = self._kept([self._sum(even, x), self._sum(odd / scale, x)])
-            factor = splat(scale, self.cpu.lanes)
+            factor = self._splat(scale)
             result += [same + opposite, same - opposite] if scale == 1 else \
                 [same + opposite * factor, same - opposite * factor]
         return result + [self._sum(row, x) for row in t.b[1 + 2 * t.pairs:]]
@@ -324,16 +329,19 @@ class _Winograd:
         total = None
         for factor, term in sorted(((float(f), t) for f, t in zip(factors, terms, strict=True) if abs(f) > _ZERO),
                                    key=lambda pair: pair[0] != 1):
-            value = term if factor == 1 else term * splat(factor, self.cpu.lanes)
+            value = term if factor == 1 else term * self._splat(factor)
             total = value if total is None else total + value
         return total
+
+    def _splat(self, number: float) -> Expr:
+        return splat(number, self.cpu.lanes, self.cpu.dtype)
 
     def _kept(self, values: Sequence[Expr]) -> list[Expr]:
         """The values in registers, so that each is computed once."""
         if not values:
             return []
         b = self.cpu.lanes
-        registers = local(len(values) * b)
+        registers = local(len(values) * b, self.cpu.dtype)
         for i, value in enumerate(values):
             store(registers, value, lanes(i * b, b))
         return [load(registers, lanes(i * b, b)) for i in range(len(values))]
@@ -347,9 +355,9 @@ class _Winograd:
         whole, rest = divmod(channels, b)
         pieces = chunk // columns
         with loop(pieces if isinstance(count, int) else (count + columns - 1) // columns) as piece:
-            accumulators = local(columns * blocks * b)
+            accumulators = local(columns * blocks * b, self.cpu.dtype)
             with unrolled(columns * blocks) as i:
-                store(accumulators, splat(0, b), lanes(i * b, b))
+                store(accumulators, self._splat(0), lanes(i * b, b))
 
             def slab(c: Expr, depth: int) -> None:
                 start = panel * channels + c * b * blocks
@@ -375,8 +383,7 @@ class _Winograd:
                             step(begin + t * unroll + u)
 
             if whole:
-                with loop(whole) as c:
-                    slab(c, b)
+                reduced(self.cpu, accumulators, whole, b, lambda c: slab(c, b))
             if rest:
                 slab(whole, rest)
             with unrolled(columns) as t, unrolled(blocks) as k:
@@ -390,15 +397,16 @@ class _Winograd:
         """
         if self.cpu.by_element or weights_stay(self.cpu, self.conv, self.chosen.outputs):
             return
-        share = -(-vectors * self.cpu.lanes // 16 // pieces)  # lines of 16 numbers
+        in_line = 64 // self.cpu.itemsize
+        share = -(-vectors * self.cpu.lanes // in_line // pieces)  # lines
         with unrolled(share) as line:
-            prefetch(self.weights, start * self.cpu.lanes + (piece * share + line) * 16)
+            prefetch(self.weights, start * self.cpu.lanes + (piece * share + line) * in_line)
 
     def _output(self, n: Expr, block: Expr, tile: Expr, place: Expr) -> None:
         """Finish one tile of one output block: A^T s A, bias, pointwise nodes."""
         b, window, rows, columns = self.cpu.lanes, self.window, self.rows, self.columns
         row, column = self._corner(tile)
-        half, results = local(rows.m * columns.size * b), local(rows.m * columns.m * b)
+        half, results = (local(rows.m * size * b, self.cpu.dtype) for size in (columns.size, columns.m))
         with loop(columns.size) as j:
             read = [load(self.sums, i * columns.size + j, lanes(place * b, b)) for i in range(rows.size)]
             for i, value in enumerate(self._outputs_of(rows, read)):
@@ -418,7 +426,8 @@ class _Winograd:
                 store(self.y, result(e), *position, e)
 
 
-def _workspace(writer: Writer, parts: int, numbers: int, per_thread: bool) -> Buffer:
-    """Scratch memory [parts, numbers], each part rounded up to an odd number of cache lines of 16 numbers."""
-    numbers = 16 * (-(-numbers // 16) | 1)
-    return writer.pointer(Workspace(4 * parts * numbers, per_thread), (parts, numbers))
+def _workspace(writer: Writer, cpu: Machine, parts: int, numbers: int, per_thread: bool) -> Buffer:
+    """Scratch memory [parts, numbers], each part rounded up to an odd number of cache lines."""
+    in_line = 64 // cpu.itemsize
+    numbers = in_line * (-(-numbers // in_line) | 1)
+    return writer.pointer(Workspace(cpu.itemsize * parts * numbers, per_thread), (parts, numbers), cpu.dtype)

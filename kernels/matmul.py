@@ -9,14 +9,14 @@ Layouts:  a plain [t or 1, m, k]; y and full operands of the pointwise nodes pla
           use it or the last vector of a row is short, else read in place.
 Applies when: float32 or float16; Gemm: b and C constant, C one number per column or per tensor or absent, transA = 0;
           MatMul: both of rank 2 or more; leading axes of a computed factor are those of y, or all 1.
-Numerics: float32 accumulation in the order of k.
+Numerics: accumulation in the order of k; float16 in `partial_sums`.
 Source:   Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34 (3), 2008.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -41,6 +41,7 @@ from edgec.kernels.emit import (
 )
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, machine, ranked_tiles, split_even
+from edgec.kernels.partial_sums import error, reduced
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
 from edgec.kernels.window import PARTS, Part, pick, runs, share
 
@@ -125,7 +126,8 @@ def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | Non
     """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rule."""
     cpu = known_machine(target, kernel)
     tile = None if schedule is None else schedule.tile
-    return write(kernel.name, lambda writer: _Writer(kernel, cpu, tile, lower, writer).body(), ALGORITHM)
+    program = write(kernel.name, lambda writer: _Writer(kernel, cpu, tile, lower, writer).body(), ALGORITHM)
+    return replace(program, error=error(cpu.dtype, describe(kernel.anchor).k))
 
 
 def describe(node: Node) -> Product:
@@ -310,11 +312,13 @@ class _Writer:
                 store(accumulators, load(accumulators, place) + broadcast(number(i), lanes_) * weight(k, v), place)
 
         if self.cpu.by_element and size.k >= lanes_:
-            with loop(size.k // lanes_) as chunk:
+            def vector(chunk: Expr) -> None:
                 fetch(chunk, size.k // lanes_)
                 with unrolled(lanes_) as u:
                     step(chunk * lanes_ + u,
                          lambda i: lane(load(self.a, batch, row + i, lanes(chunk * lanes_, lanes_)), u))
+
+            reduced(self.cpu, accumulators, size.k // lanes_, lanes_, vector)
             done = size.k // lanes_ * lanes_
         else:
             done = 0

@@ -47,10 +47,12 @@ class Workspace:
 @dataclass(frozen=True)
 class TensorProgram:
     """func: a scheduled PrimFunc whose buffer parameters are, in order, `args`. products: multiplications that it
-    executes for each multiply-add that its nodes mean.
+    executes for each multiply-add that its nodes mean. error: what rounding in it likely adds to its result, in
+    multiples of the result's root mean square; 0 if it is not stated.
     """
 
     func: Any  # tvm.tirx.PrimFunc; tvm is imported only where it is used
     args: tuple[Input | Output | Constant | Workspace, ...]
     algorithm: str = "generic"
     products: float = 1.0
+    error: float = 0.0

@@ -10,11 +10,12 @@ from edgec.kernels import convolution
 from edgec.kernels.convolution import Convolution
 from edgec.kernels.machine import Machine, Tile, choose_tile, split_even
 from edgec.kernels.window import Window
-from edgec.kernels.winograd_transform import Axis, axis, exists, likely_error
+from edgec.kernels.winograd_transform import Axis, axis, exists, likely_error, mean_error
 
 from edgec.plan.plan import Kernel
 
-TOLERANCE = 1e-4  # of the largest sum that a layer can have: what outputs may differ by
+TOLERANCE = 1e-4  # of the largest sum that a layer can have: what outputs may differ by in float32
+MEAN_TOLERANCE = 0.01  # of the outputs' root mean square: what the error's may be in float16
 _OUTPUTS = (1, 2, 3, 4, 6)  # of one tile along an axis
 _PRODUCTS = 1.1  # slots of a multiply-add here, with the loads of its operands; 1 in a direct sum
 _TRANSFORM = 14  # slots for each vector of transformed inputs and of sums, from beyond the first cache
@@ -87,7 +88,7 @@ def schedule(cpu: Machine, conv: Convolution, outputs: tuple[int, int]) -> Sched
     tile = Tile(1, columns, tile.blocks, tile.unroll)
     pieces = -(-total // columns)
     if weights_stay(cpu, conv, outputs):
-        step = 4 * points(conv, outputs) * (conv.c + tile.blocks * cpu.lanes) * columns
+        step = cpu.itemsize * points(conv, outputs) * (conv.c + tile.blocks * cpu.lanes) * columns
         most = max(length for _, length in split_even(pieces, max(1, cpu.l2_bytes // 8 // step)))
         return Schedule(outputs, tile, most * columns, False)
     space = [Schedule(outputs, tile, -(-pieces // count) * columns, together)
@@ -102,7 +103,7 @@ def count_tiles(conv: Convolution, outputs: tuple[int, int]) -> int:
 
 def weights_stay(cpu: Machine, conv: Convolution, outputs: tuple[int, int]) -> bool:
     """True if the transformed weights fill at most half of the second cache."""
-    return 8 * points(conv, outputs) * conv.c * conv.k <= cpu.l2_bytes
+    return 2 * cpu.itemsize * points(conv, outputs) * conv.c * conv.k <= cpu.l2_bytes
 
 
 def traffic(cpu: Machine, conv: Convolution, chosen: Schedule) -> int:
@@ -110,7 +111,7 @@ def traffic(cpu: Machine, conv: Convolution, chosen: Schedule) -> int:
 
     Weights come once, because other layers have used the cache since, and for each chunk if they do not stay.
     """
-    part = 4 * points(conv, chosen.outputs)  # bytes of one channel of one tile
+    part = cpu.itemsize * points(conv, chosen.outputs)  # bytes of one channel of one tile
     chunks = conv.n * -(-count_tiles(conv, chosen.outputs) // chosen.chunk)
     inputs, width = part * conv.c * chosen.chunk, chosen.tile.blocks * cpu.lanes
     arrivals = part * conv.c * conv.k * (1 if weights_stay(cpu, conv, chosen.outputs) else chunks)
@@ -142,7 +143,7 @@ def direct_cost(cpu: Machine, conv: Convolution) -> float:
     """Instruction slots of the direct sum, which asks for its weights ahead."""
     taps = conv.window.taps[0] * conv.window.taps[1]
     work = float(taps * conv.n * conv.c * -(-conv.k // cpu.lanes) * conv.window.oh * conv.window.ow)
-    arrivals = _ARRIVAL * taps * conv.c * conv.k / 16
+    arrivals = _ARRIVAL * taps * conv.c * conv.k * cpu.itemsize / 64
     return work + arrivals / 2 if cpu.by_element else max(work, arrivals)
 
 
@@ -152,6 +153,15 @@ def choices(conv: Convolution, cpu: Machine) -> list[Schedule]:
     sides = [[m for m in _OUTPUTS if (m == 1) == (taps == 1) and exists(m, taps, stride) and m < extent + 2]
              for taps, stride, extent in zip(window.taps, window.stride, (window.oh, window.ow), strict=True)]
     return [schedule(cpu, conv, outputs) for outputs in product(*sides)]
+
+
+def is_allowed(array: np.ndarray, along: tuple[Axis, Axis], dtype: str) -> bool:
+    """True if the layer's likely error is within its tolerance. The bounds of float16 are far above what happens, so
+    there the mean square decides.
+    """
+    if dtype == "float32":
+        return likely_error(array, along) <= TOLERANCE
+    return mean_error(array, along, dtype) <= MEAN_TOLERANCE
 
 
 def described(kernel: Kernel, cpu: Machine) -> tuple[Convolution, np.ndarray]:
@@ -170,7 +180,7 @@ def choose(kernel: Kernel, cpu: Machine) -> Schedule | None:
     for chosen in sorted(choices(conv, cpu), key=lambda s: cost(cpu, conv, s)):
         if cost(cpu, conv, chosen) > min([limit, *(_CLOSE * cost(cpu, conv, first) for first in found[:1])]):
             break
-        if likely_error(array, axes(conv, chosen.outputs)) <= TOLERANCE:
+        if is_allowed(array, axes(conv, chosen.outputs), cpu.dtype):
             found.append(chosen)
     return min(found, key=lambda s: points(conv, s.outputs), default=None)
 
@@ -180,7 +190,7 @@ def allowed(kernel: Kernel, cpu: Machine) -> list[Schedule]:
     conv, array = described(kernel, cpu)
     found: list[Schedule] = []
     for rule in choices(conv, cpu):
-        if likely_error(array, axes(conv, rule.outputs)) > TOLERANCE:
+        if not is_allowed(array, axes(conv, rule.outputs), cpu.dtype):
             continue
         most = -(-count_tiles(conv, rule.outputs) // rule.tile.columns)
         chunks = {max(1, min(most, round(rule.chunk / rule.tile.columns * part))) for part in (0.5, 1, 2, 4)}

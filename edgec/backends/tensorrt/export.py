@@ -13,13 +13,13 @@ import onnx
 
 from edgec.backends.tensorrt import cache, dla, sparsity
 from edgec.backends.tensorrt.dialect import to_dialect
-from edgec.backends.tensorrt.half import to_half
 from edgec.backends.tensorrt.qdq import drop_pairs_in_the_way, write_pairs
 from edgec.backends.tensorrt.releases import Release
 from edgec.errors import InternalError, Refusal, Unsupported, UserError
 from edgec.interchange.onnx_export import write_model
 from edgec.ir.graph import Graph, Value
 from edgec.ops import QuantRole, table
+from edgec.passes.half import to_half
 
 SCHEMA = 1
 DESCRIPTION = "engine.json"

@@ -44,8 +44,8 @@ class TvmBackend:
         """Why this engine cannot compute `kernel`.
 
         Rules: `tvm.arch` no code for this architecture; `tvm.quant` a grid that is not of integers, or not of float32
-        numbers; `tvm.dynamic` a shape depends on data; `tvm.dtype` an element type without C counterpart;
-        `tvm.empty` a tensor without elements; and those of the op's own lowering.
+        numbers; `tvm.dynamic` a shape depends on data; `tvm.dtype` an element type without C counterpart, or float16
+        on a core without arithmetic for it; `tvm.empty` a tensor without elements; and those of the op's own lowering.
         """
         from edgec.backends.tvm import lower
 
@@ -55,7 +55,7 @@ class TvmBackend:
             return Refusal(first.name, "tvm.arch", text, first.source)
         for node in kernel.nodes:
             for value in (*node.input_values, *node.outputs):
-                reason = _refuse_value(value)
+                reason = _refuse_value(value, target)
                 if reason is not None:
                     return Refusal(node.name, reason[0], reason[1], node.source)
             reason = None if kernel.algorithm == "alias" else lower.refuse(node)
@@ -114,7 +114,7 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
 
     Raises InternalError for a program that cannot be compiled, Unsupported for too many constants.
     """
-    from edgec.backends.tvm import codegen, work
+    from edgec.backends.tvm import codegen, rounding, work
     from edgec.backends.tvm.memory import calls, place_everything
 
     labels = [plan.kernels[i].where for i in programs]
@@ -143,18 +143,20 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
         "algorithms": dict(sorted(Counter(p.algorithm for p in programs.values()).items())),
         "kernel_algorithms": {**{plan.kernels[i].name: p.algorithm for i, p in programs.items()},
                               **{k.name: k.algorithm for k in plan.kernels if k.slices}},
-        "steps": entry.step_rows(steps),
+        "steps": entry.step_rows(steps), "tolerance": rounding.tolerance(plan, programs),
         "predicted": work.predictions(plan, programs, target, len(layout.constants) + layout.arena.nbytes),
     }
     return Artifact("tvm", options.folder, ports[0], ports[1], files, meta)
 
 
-def _refuse_value(value: Value) -> tuple[str, str] | None:
+def _refuse_value(value: Value, target: Target) -> tuple[str, str] | None:
     kind = value.type
     if not kind.is_static:
         return "tvm.dynamic", f"the shape of {value.name} {kind} depends on data"
     if kind.dtype not in entry.DTYPES:
         return "tvm.dtype", f"{value.name} has elements of type {kind.dtype.name.lower()}"
+    if kind.dtype is DType.FLOAT16 and not target.cpu.has_half:
+        return "tvm.dtype", f"{value.name} is float16, and {target.cpu.core} has no arithmetic for it"
     if kind.size == 0 and value.const is None:  # an empty parameter, such as no axes, is not read at run time
         return "tvm.empty", f"{value.name} {kind} has no elements"
     quant = value.quant

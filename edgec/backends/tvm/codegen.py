@@ -178,7 +178,7 @@ def _native_extremes(func: Any) -> Any:
 
 
 def _is_float_vector(node: Any) -> bool:
-    return str(node.ty).startswith("float32x")
+    return str(node.ty).startswith(("float32x", "float16x"))
 
 
 def _pointer_parameters(func: Any) -> Any:

@@ -223,7 +223,8 @@ class _Composer:
 
 
 _LITERALS = frozenset({
-    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"})
+    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32",
+    "float64"})
 
 
 def _blocked(array: np.ndarray, rank: int, block: int) -> np.ndarray:

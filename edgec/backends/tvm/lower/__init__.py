@@ -31,7 +31,7 @@ LOWERINGS: dict[str, Lowering] = {name: lowering for family in FAMILIES for name
 
 DTYPES = frozenset({
     DType.BOOL, DType.INT8, DType.UINT8, DType.INT16, DType.UINT16, DType.INT32, DType.UINT32, DType.INT64,
-    DType.UINT64, DType.FLOAT32, DType.FLOAT64,
+    DType.UINT64, DType.FLOAT16, DType.FLOAT32, DType.FLOAT64,
 })
 
 

@@ -79,8 +79,8 @@ def _divide(a: Expr, b: Expr) -> Expr:
 def _mod(node: Node, a: Expr, b: Expr) -> Expr:
     truncated = bool(node.integer("fmod", 0))
     if is_float(a):
-        name = "fmodf" if dtype_of(a) == "float32" else "fmod"
-        rest = bind(tirx.call_pure_extern(dtype_of(a), name, a, b))
+        name, kind = ("fmod", "float64") if dtype_of(a) == "float64" else ("fmodf", "float32")
+        rest = bind(tirx.call_pure_extern(kind, name, a.astype(kind), b.astype(kind)).astype(dtype_of(a)))
         return rest if truncated else select(_opposite(rest, b), rest + b, rest)
     rest = bind(a - safe_divide(a, b) * b)
     if truncated or dtype_of(a).startswith("uint"):

@@ -1,6 +1,7 @@
 """Elementary functions as tensor expressions that LLVM vectorizes: no call per element.
 
-float32: those of `edgec/ops/elementary.py`, whose bits the interpreter of quantized graphs gives too; float64: libm.
+float32: those of `edgec/ops/elementary.py`, whose bits the interpreter of quantized graphs gives too; float16: the
+same, rounded once; float64: libm.
 All of them bind names, so they are called within `shapes.element`.
 """
 
@@ -68,52 +69,34 @@ def library(name: str) -> Callable[[Expr], Expr]:
     return call
 
 
-def _is_single(x: Expr) -> bool:
-    return dtype_of(x) == "float32"
+def _by_format(single: Callable[[elementary.Arithmetic, Expr], Expr], double: Callable[[Expr], Expr]
+               ) -> Callable[[Expr], Expr]:
+    """A function that is `single` in float32, the same rounded in float16, and `double` in float64."""
+
+    def function(x: Expr) -> Expr:
+        if dtype_of(x) == "float16":
+            return bind(single(_EXPRESSIONS, x.astype("float32")).astype("float16"))
+        return single(_EXPRESSIONS, x) if dtype_of(x) == "float32" else double(x)
+
+    return function
 
 
-def exp(x: Expr) -> Expr:
-    """E ** x."""
-    return elementary.exp(_EXPRESSIONS, x) if _is_single(x) else tirx.exp(x)
-
-
-def expm1(x: Expr) -> Expr:
-    """E ** x - 1 without cancellation near 0."""
-    return elementary.expm1(_EXPRESSIONS, x) if _is_single(x) else library("expm1")(x)
-
-
-def expm1_negative(x: Expr) -> Expr:
-    """E ** x - 1 for x <= 0."""
-    return elementary.expm1_negative(_EXPRESSIONS, x) if _is_single(x) else library("expm1")(x)
-
-
-def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + e ** -x)."""
-    if _is_single(x):
-        return elementary.sigmoid(_EXPRESSIONS, x)
+def _double_sigmoid(x: Expr) -> Expr:
     one = constant(1, dtype_of(x))
     return bind(one / (one + tirx.exp(constant(0, dtype_of(x)) - x)))
 
 
-def tanh(x: Expr) -> Expr:
-    """Hyperbolic tangent."""
-    return elementary.tanh(_EXPRESSIONS, x) if _is_single(x) else library("tanh")(x)
-
-
-def log(x: Expr) -> Expr:
-    """Natural logarithm."""
-    return elementary.log(_EXPRESSIONS, x) if _is_single(x) else tirx.log(x)
-
-
-def softplus(x: Expr) -> Expr:
-    """log(1 + e ** x)."""
-    if _is_single(x):
-        return elementary.softplus(_EXPRESSIONS, x)
+def _double_softplus(x: Expr) -> Expr:
     zero = constant(0, dtype_of(x))
     x = bind(x)
     return select(x < zero, zero, x) + library("log1p")(tirx.exp(zero - tirx.abs(x)))
 
 
-def erf(x: Expr) -> Expr:
-    """Error function."""
-    return elementary.erf(_EXPRESSIONS, x) if _is_single(x) else library("erf")(x)
+exp = _by_format(elementary.exp, tirx.exp)
+expm1 = _by_format(elementary.expm1, library("expm1"))  # e ** x - 1 without cancellation near 0
+expm1_negative = _by_format(elementary.expm1_negative, library("expm1"))  # the same for x <= 0
+sigmoid = _by_format(elementary.sigmoid, _double_sigmoid)
+tanh = _by_format(elementary.tanh, library("tanh"))
+log = _by_format(elementary.log, tirx.log)
+softplus = _by_format(elementary.softplus, _double_softplus)
+erf = _by_format(elementary.erf, library("erf"))

@@ -1,12 +1,16 @@
-"""State float16 in the graph itself, as strongly typed builds want it: types of values and constants, and Casts.
+"""State float16 in the graph itself, for TensorRT's strongly typed builds and for the CPU engine: types of values and
+constants, and Casts.
 
 What stays float32: graph inputs and outputs; operators that add up or raise powers (normalizations, reductions, Exp
 ...), because their inner sums leave float16's range; nodes with a constant that float16 cannot hold (above 65504, or
 rounded away to 0); and quantized layers whose scales are too small for float16's normal numbers (below 6.1e-5).
+Numerics: a node in float16 means what ONNX says of it; what is rounded inside of it is its engine's.
 Source: IEEE 754 binary16; NVIDIA's guide on strongly typed networks.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -24,11 +28,14 @@ _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _ROLES = (KernelRole.ANCHOR, KernelRole.POINTWISE, KernelRole.MOVEMENT, KernelRole.VIEW)
 
 
-def to_half(graph: Graph) -> list[Node]:
-    """Change the float32 graph into a typed float16 one; the nodes that compute in float16."""
+def to_half(graph: Graph, takes: Callable[[Node], bool] = lambda _: True) -> list[Node]:
+    """Change the float32 graph into a typed float16 one; the nodes that compute in float16.
+
+    takes: whether the engine has float16 for a node.
+    """
     half: set[int] = set()
     for node in graph.nodes:
-        if _may_be_half(node, half):
+        if _may_be_half(node, half) and takes(node):
             half.add(id(node))
     casts: dict[tuple[int, DType], Value] = {}
     chosen = []
