@@ -41,6 +41,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="measure also what was measured before")
     parser.add_argument("--instructions", action="store_true",
                         help="count instructions of the AArch64 engines and the peers' aarch64 wheels under qemu")
+    parser.add_argument("--layers", action="store_true",
+                        help="the layers at which ONNX Runtime or OpenVINO, by their own profiles, are faster than "
+                        "ours: float32, one thread")
     parser.add_argument("--caches", nargs="?", const="target", metavar="L1D,L2",
                         help="with --instructions: count misses of these data caches too, each KiB:ways:line; without "
                         "a value those of the target")
@@ -122,6 +125,8 @@ def main() -> int:
         return 2
     if asked.instructions:
         return _count(asked, entries, places, output)
+    if asked.layers:
+        return _layers(asked, entries, places, output)
     rows, digest, shown = results.read(output / "results.json"), engine_digest(), []
     for precision in asked.precision.split(","):
         for threads in map(int, asked.threads.split(",")):
@@ -172,6 +177,34 @@ def _count(asked: argparse.Namespace, entries: Sequence[Entry], places: Places, 
     for row in rows:
         if row.reason:
             print(f"{row.model} {row.precision}, {row.contender}: {row.reason}")
+    return 0
+
+
+def _layers(asked: argparse.Namespace, entries: Sequence[Entry], places: Places, output: Path) -> int:
+    """Compare layer by layer, with the engines that `--prepare` or a measurement has built."""
+    from tools.bench_suite import layers
+
+    peers = [p for p in asked.peers.split(",") if p in layers.PEERS]
+    lines, versions = [layers.HEAD], dict[str, str]()
+    for entry in entries:
+        bundle = places.work(entry.name, ENGINE, "float32") / f"bundle-{asked.target}-1"
+        if not bundle.exists():
+            print(f"{entry.name}: our engine is not built; run `tools/bench --prepare` first", file=sys.stderr)
+            return 2
+        say(f"{entry.name}: layers")
+        try:
+            pairs, found = layers.measure(prepare(entry, places), peers, bundle, places, asked.rounds, asked.runs or 20)
+        except Missing as reason:
+            print(f"{entry.name}: {reason}", file=sys.stderr)
+            return 2
+        versions.update(found)
+        for peer in peers:
+            lines += layers.rows(entry.name, peer, pairs[peer])
+    say("")
+    text = results.piped(lines)
+    said = ", ".join(f"{name} {version}" for name, version in versions.items())
+    (output / "layers.md").write_text(f"{text}\n\n{machine()}; {datetime.date.today().isoformat()}; {said}.\n")
+    print(results.aligned(lines))
     return 0
 
 

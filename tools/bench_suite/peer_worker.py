@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from samples import samples  # this file runs as a program, so its folder is on the path
@@ -56,10 +57,7 @@ def onnxruntime(job: Job, model: Path | None = None, detail: str = "") -> Conten
     """ONNX Runtime with all graph optimisations and bound inputs and outputs."""
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
-    options.log_severity_level = 4
-    session = ort.InferenceSession(str(model or job.model), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(model or job.model), session_options(job), providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     for name, array in job.feeds.items():
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
@@ -68,6 +66,16 @@ def onnxruntime(job: Job, model: Path | None = None, detail: str = "") -> Conten
         binding.bind_output(name)
     return (ort.__version__, detail, lambda: session.run_with_iobinding(binding),
             lambda: dict(zip(names, binding.copy_outputs_to_cpu(), strict=True)))
+
+
+def session_options(job: Job) -> Any:
+    """ONNX Runtime's options for a fair measurement: all optimisations, the threads of the job."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
+    options.log_severity_level = 4
+    return options
 
 
 def onnxruntime_int8(job: Job) -> Contender:
@@ -98,17 +106,28 @@ def openvino(job: Job) -> Contender:
     if job.precision not in ("float32", "int8"):
         raise RuntimeError(f"no setting for {job.precision}")
     model = job.model if job.precision == "float32" else _quantized(job, "qdq")
-    settings = {"INFERENCE_NUM_THREADS": job.threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "f32"}
-    core = ov.Core()
-    compiled = core.compile_model(str(model), "CPU", settings)
+    compiled = ov.Core().compile_model(str(model), "CPU", openvino_settings(job))
+    request = openvino_request(compiled, job)
+    detail = "qdq" if job.precision == "int8" else ""
+    return (metadata.version("openvino"), detail, request.infer,
+            lambda: {port.any_name: np.array(request.get_tensor(port).data) for port in compiled.outputs})
+
+
+def openvino_settings(job: Job) -> dict[str, Any]:
+    """One stream, the threads of the job, products in float32."""
+    return {"INFERENCE_NUM_THREADS": job.threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32"}
+
+
+def openvino_request(compiled: Any, job: Job) -> Any:
+    """A request with its inputs in place."""
+    import openvino as ov
+
     request = compiled.create_infer_request()
     for port in compiled.inputs:
         name = next(n for n in job.feeds if n in port.names)
         request.set_tensor(port, ov.Tensor(job.feeds[name], shared_memory=False))
-    detail = "qdq" if job.precision == "int8" else ""
-    return (metadata.version("openvino"), detail, request.infer,
-            lambda: {port.any_name: np.array(request.get_tensor(port).data) for port in compiled.outputs})
+    return request
 
 
 def ncnn(job: Job) -> Contender:
