@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
@@ -12,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgec.backends.tensorrt import board as parts
 from edgec.backends.tensorrt.board import driver as driver_part
 from edgec.backends.tensorrt.board.engine import Board
 from edgec.backends.tensorrt.board.files import Failure, remove_leftovers, write_whole
@@ -458,42 +456,3 @@ def test_monitor_turns_phases_into_a_share():
     monitor.phase_finish("Build")
     assert clock.share == 1.0
     assert total_share({}) == 0.0
-
-
-# -- one file ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("version", ["3.6", "3.8", "3.10", "3.12"])
-def test_build_py_runs_on_the_pythons_of_the_boards(version, tmp_path):
-    describe(tmp_path, variant())
-    (tmp_path / "build.py").write_text(parts.builder_text())
-    (tmp_path / "run.py").write_text(parts.runner_text())
-    python = next(iter(sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))), None)
-    if python is None:
-        pytest.skip(f"no Python {version} here")
-    for name in ("build.py", "run.py"):
-        done = subprocess.run([python, tmp_path / name], capture_output=True, text=True, check=False)
-        assert done.returncode == 3
-        assert done.stderr.startswith("error: there is no NVIDIA driver here")
-        assert subprocess.run([python, tmp_path / name, "--help"], capture_output=True, check=False).returncode == 0
-
-
-def test_build_py_is_one_file_with_nothing_of_edgec(tmp_path):
-    text = parts.builder_text()
-    assert "import edgec" not in text
-    assert "from edgec" not in text
-    assert text.count("\nimport json\n") == 1
-    (tmp_path / "build.py").write_text(text)
-    done = subprocess.run([sys.executable, "-I", tmp_path / "build.py"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.splitlines()[0]) == (3, "error: there is no engine.json beside build.py")
-
-
-def test_parts_do_not_share_names_since_they_become_one_file():
-    seen: dict[str, str] = {}
-    for part in (*parts.PARTS,):
-        tree = ast.parse((Path(parts.__file__).parent / f"{part}.py").read_text())
-        for node in tree.body:
-            targets = node.targets if isinstance(node, ast.Assign) else [node]
-            for name in (getattr(t, "name", getattr(t, "id", "")) for t in targets):
-                assert not name or name not in seen, f"{name} is in {seen.get(name)} and {part}"
-                seen[name] = part
