@@ -37,7 +37,8 @@ class Dot(ABC):
     """How a core sums products. lanes: sums in a vector; depth: channels of a step; registers: of vectors.
 
     data: element type of what is multiplied by the weights; planar: of a copy of it that `spread` reads, `beyond`
-    elements past the last factor at most. rolled: steps are a loop, not written out.
+    elements past the last factor at most. rolled: steps are a loop, not written out. shared: steps whose factors are
+    lanes of one vector. slots: instructions of `add`.
     """
 
     lanes: int
@@ -46,6 +47,8 @@ class Dot(ABC):
     data: str
     rolled: bool = False
     beyond: int = 0
+    shared: int = 1
+    slots: int = 1
 
     @property
     def planar(self) -> str:
@@ -168,6 +171,7 @@ class Vpmaddwd(Dot):
     depth: int = 2
     data: str = "uint8"
     rolled: bool = True
+    slots: int = 2
 
     def spare(self, positions: int, vectors: int) -> int:
         """The shorter side of the tile, a factor and a product."""
@@ -227,6 +231,7 @@ class Sdot(Dot):
     depth: int = 4
     data: str = "int8"
     beyond: int = 12
+    shared: int = 4
 
     def spare(self, positions: int, vectors: int) -> int:
         """The blocks of all positions and the weights of one step, and one."""
@@ -278,6 +283,8 @@ class Smull(Dot):
     registers: int = 32
     depth: int = 4
     data: str = "int8"
+    shared: int = 4
+    slots: int = 3
 
     def spare(self, positions: int, vectors: int) -> int:
         """Two halves of the weights of a step, two halves of a factor, a product."""
@@ -380,7 +387,7 @@ def tiles(dot: Dot, rows: int, columns: int, blocks: int) -> list[Tile]:
 def choose_tile(dot: Dot, rows: int, columns: int, blocks: int) -> Tile:
     """The tile that needs the fewest instruction slots for the whole output, as in `machine.choose_tile`."""
     weight = _SLOT + _LINE * dot.lanes / 16
-    number = weight / 4 if dot.data == "int8" else _SLOT  # a vector holds the factors of 4 steps
+    number = weight / dot.shared if dot.shared > 1 else _SLOT
 
     def cost(tile: Tile) -> float:
         total = 0.0

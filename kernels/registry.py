@@ -14,6 +14,7 @@ from edgec.kernels import (
     conv2d_int8,
     conv2d_int8_depthwise,
     conv2d_int8_planar,
+    conv2d_int8_winograd,
     conv2d_transposed,
     conv2d_winograd,
     global_pool,
@@ -37,15 +38,15 @@ from edgec.kernels.program import TensorProgram
 from edgec.kernels.tables import Choice, Table, signature
 
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel
+from edgec.plan.plan import Kernel, Slice
 from edgec.target import Target
 
 # Each module has refuse(kernel, target) -> str | None, demand(kernel, target) -> Demand, build(kernel, target, lower).
 # One with a schedule space has choices(kernel, target) -> list of frozen dataclasses; build takes one as `schedule`.
 MODULES: list[ModuleType] = [
-    relayout, conv2d_int8_depthwise, conv2d_int8_planar, conv2d_int8, matmul_int8, conv2d_depthwise, conv2d_winograd,
-    conv2d_direct, conv2d_transposed, pool2d, global_pool, matmul_weights, matmul, concat, lookup, pointwise,
-    pointwise_rows, recurrent, softmax, layer_norm, split, resize_nearest, resize_linear,
+    relayout, conv2d_int8_depthwise, conv2d_int8_planar, conv2d_int8_winograd, conv2d_int8, matmul_int8,
+    conv2d_depthwise, conv2d_winograd, conv2d_direct, conv2d_transposed, pool2d, global_pool, matmul_weights, matmul,
+    concat, lookup, pointwise, pointwise_rows, recurrent, softmax, layer_norm, split, resize_nearest, resize_linear,
 ]
 
 
@@ -96,6 +97,24 @@ def program(kernel: Kernel, target: Target, lower: Lower, table: Table | None = 
     built: TensorProgram = module.build(kernel, target, lower) if schedule is None else \
         module.build(kernel, target, lower, schedule)
     return built
+
+
+def alternatives(kernel: Kernel, target: Target, lower: Lower, table: Table | None = None) -> Iterator[TensorProgram]:
+    """The programs of the modules that come after the chosen one and work in the layouts that the kernel has."""
+    chosen, _ = choose(kernel, target, table)
+    later = MODULES[MODULES.index(chosen) + 1:] if chosen is not None else []
+    for module in later:
+        if module.refuse(kernel, target) is None and not _follows(module, kernel, target):
+            fixed = module.demand(kernel, target).fixed
+            if all(kernel.layout(v).block == fixed.get(v.name, 0) for v in (*kernel.inputs, *kernel.outputs)):
+                yield module.build(kernel, target, lower)
+
+
+def slices(kernel: Kernel) -> tuple[Slice, ...] | None:
+    """How the parts of a kernel that only moves them lie in the whole, as `plan.slices.contiguous` tells; else None."""
+    if len(kernel.nodes) != 1:
+        return None
+    return next((found for m in (concat, split) if (found := m.slices(kernel)) is not None), None)
 
 
 def _follows(module: ModuleType, kernel: Kernel, target: Target) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgec.kernels import conv2d_int8, dot
+from edgec.kernels import conv2d_int8, conv2d_int8_winograd, dot, registry
 
 from edgec.ir.graph import Graph
 from edgec.ir.types import Quant
@@ -23,12 +23,19 @@ BLOCKED = [c for c in CASES if c.id not in FEW and c.id in {
     "pointwise_stride", "wide_row", "same_lower", "sequence", "padding_beyond_input"}]
 
 
+@pytest.fixture
+def no_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MODULES", [m for m in registry.MODULES if m is not conv2d_int8_winograd])
+
+
+@pytest.mark.usefixtures("no_winograd")
 @cores(*X86)
 @pytest.mark.parametrize("case", BLOCKED, ids=lambda c: c.id)
 def test_direct_int8_gives_the_bits_of_the_interpreter(case: Case, target: Target) -> None:
     assert conv2d_int8.ALGORITHM in check_bytes(conv_graph(case), target)
 
 
+@pytest.mark.usefixtures("no_winograd")
 @emulated
 @pytest.mark.parametrize("name", ARM)
 @pytest.mark.parametrize("case", [c for c in BLOCKED if c.id in ("channel_tail", "batch_residual", "uneven_stride")],
