@@ -17,6 +17,7 @@ from edgec.ir.types import DType
 
 _BATCH, _SIZE = 4096, 8192  # largest batch and largest other dimension
 _SOFTMAX_ALONE, _SOFTMAX = 8192, 1024  # elements on the axis, if all other dimensions are 1, and otherwise
+_CLIPPED = 127.0  # largest upper bound of a clipped Relu. Source: NVIDIA's operator pages, Activation
 _WEIGHT_BYTES, _TENSOR_BYTES = 512 << 20, 1 << 30  # per subgraph
 
 Answer = Union[tuple[str, str], None]
@@ -133,6 +134,13 @@ def _any(node: Node) -> Answer:
     return None
 
 
+def _clip(node: Node) -> Answer:
+    low, high = (v.const if v is not None else None for v in (node.input(1), node.input(2)))
+    if low is None or high is None or float(low) != 0.0 or not 0.0 < float(high) <= _CLIPPED:
+        return "activation", f"Clip between other bounds than 0 and at most {_CLIPPED:g}"
+    return None
+
+
 def _slope(node: Node) -> Answer:
     value = node.input(1)
     return ("activation", "the slope is computed") if value is None or value.const is None else None
@@ -201,7 +209,9 @@ def _resize(node: Node) -> Answer:
 def _reshape(node: Node) -> Answer:
     before, after = node.operand(0).shape, node.outputs[0].shape
     same_batch = bool(before) and bool(after) and before[0] == after[0]
-    return None if same_batch and len(after) <= 4 else ("shuffle", f"{list(before)} becomes {list(after)}")
+    if same_batch and len(before) == 4 and len(after) <= 4:
+        return None
+    return "shuffle", f"{list(before)} becomes {list(after)}; the DLA starts from 4 dimensions and keeps the batch"
 
 
 def _constant_axes(node: Node) -> Answer:
@@ -212,7 +222,7 @@ def _constant_axes(node: Node) -> Answer:
 _LAYERS: dict[str, Callable[[Node], Answer]] = {
     "Conv": _conv, "ConvTranspose": _deconv, "MaxPool": _pool, "AveragePool": _pool,
     "GlobalAveragePool": _global_pool, "GlobalMaxPool": _global_pool,
-    "Relu": _any, "Sigmoid": _any, "Tanh": _any, "Clip": _any, "LeakyRelu": _any, "PRelu": _slope, "Abs": _any,
+    "Relu": _any, "Sigmoid": _any, "Tanh": _any, "Clip": _clip, "LeakyRelu": _any, "PRelu": _slope, "Abs": _any,
     "Add": _elementwise, "Sub": _elementwise, "Mul": _elementwise, "Max": _elementwise, "Min": _elementwise,
     "Concat": _concat, "Slice": _slice, "Split": _split, "LRN": _lrn, "Softmax": _softmax, "Resize": _resize,
     "Reshape": _reshape, "Flatten": _reshape, "BatchNormalization": _constant_axes, "Identity": _any,

@@ -13,6 +13,7 @@ import onnx
 
 from edgec.backends.tensorrt import cache, dla, sparsity
 from edgec.backends.tensorrt.dialect import to_dialect
+from edgec.backends.tensorrt.dla_forms import to_dla_forms
 from edgec.backends.tensorrt.qdq import drop_pairs_in_the_way, write_pairs
 from edgec.backends.tensorrt.releases import Release
 from edgec.errors import InternalError, Refusal, Unsupported, UserError
@@ -82,6 +83,8 @@ def export(graph: Graph, release: Release, folder: Path, *, name: str, precision
     made = Export()
     chosen = variants(graph, release, precision)
     adjusted = graph.copy()
+    if dla_core is not None:
+        to_dla_forms(adjusted)
     made.findings += drop_pairs_in_the_way(adjusted)
     plain = _without_grids(adjusted)
     dla_rows = _check_dla(plain if "int8" not in chosen else adjusted, release, dla_core, gpu_fallback)

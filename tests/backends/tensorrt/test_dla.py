@@ -38,6 +38,7 @@ GOOD = {
     "pool": layer("MaxPool", (1, 2, 32, 32), kernel_shape=(8, 8), strides=(16, 16), pads=(7, 7, 7, 7)),
     "global_pool": layer("GlobalAveragePool", (1, 2, 8, 8)),
     "relu": layer("Relu", (1, 2, 4, 4)), "sigmoid": layer("Sigmoid", (1, 2, 4, 4)),
+    "clip": layer("Clip", (1, 2, 4, 4), 0.0, 127.0),
     "prelu": layer("PRelu", (1, 2, 4, 4), np.ones((2, 1, 1), np.float32)),
     "concat": layer("Concat", (1, 2, 4, 4), np.ones((1, 3, 4, 4), np.float32), axis=1),
     "slice": layer("Slice", (1, 8, 4, 4), [2], [6], [1]),
@@ -84,6 +85,10 @@ BAD = {
     "type": (layer("Abs", (1, 4), dtype=DType.INT32), "type", "int32"),
     "layer": (layer("Erf", (1, 4)), "layer", "no Erf"),
     "reshape": (layer("Reshape", (2, 8, 1, 1), [4, 4]), "shuffle", "becomes"),
+    "reshape_rank": (layer("Reshape", (2, 8), [2, 8, 1, 1]), "shuffle", "starts from 4 dimensions"),
+    "clip_low": (layer("Clip", (1, 2, 4, 4), -1.0, 6.0), "activation", "bounds"),
+    "clip_high": (layer("Clip", (1, 2, 4, 4), 0.0, 128.0), "activation", "at most 127"),
+    "clip_open": (layer("Clip", (1, 2, 4, 4), 0.0), "activation", "bounds"),
 }
 
 
