@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import AsJson, Quiet
+from edgec.cli.arguments import AsJson, Quiet, complete_target
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
+from edgec.cli.recording import RecordOptions, print_links
 from edgec.report.units import count
 
 NAME = "factorize"
@@ -19,32 +20,32 @@ NAME = "factorize"
 @guarded
 def command(
     how: ModelOptions,
+    recording: RecordOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
     energy: Annotated[float, typer.Option(
         help="Share of the squared singular values of every weight that stays.")] = 0.9,
     keep: Annotated[list[str] | None, typer.Option(help="Nodes that stay whole, by name. Repeatable.")] = None,
+    preprocess: Annotated[str, typer.Option(help="How pictures of --evaluation become inputs.")] = "",
+    target: Annotated[str, typer.Option("--target", "-t", help="The device of the forecast; default: that of the stage "
+                                        "before.", autocompletion=complete_target)] = "",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Split layers of low rank into cheaper ones (SVD, Tucker-2). Then: edgec recover, edgec build."""
     from edgec.compress import stages
-    from edgec.ir import checkpoint
 
     with Steps(quiet) as steps:
         steps("load", None, str(source))
         model = how.load(source)
         steps("factorize", None, f"energy {energy}")
         stage = stages.factorize(model.graph, energy, keep=keep or ())
-        checkpoint.save(stage.graph, output)
+        links = recording.write(source, model, stage, output, target=target, preprocess=preprocess, progress=steps)
     if as_json:
-        print_json({"checkpoint": str(output), **stage.facts})
+        print_json({"checkpoint": str(output), **stage.facts, "links": links})
         return
     print_table(["layer", "ranks", "#error", "#before", "#after"], [
         [r["node"], ", ".join(map(str, r["ranks"])) or r["reason"], f"{r['error']:.3f}" if r["ranks"] else "",
          count(r["macs"][0]), count(r["macs"][1])] for r in stage.facts["layers"]])
-    (macs, fewer), (weights, smaller) = stage.facts["macs"], stage.facts["weights"]
-    print(f"multiply-adds {count(int(macs))} -> {count(int(fewer))} ({fewer / macs:.2f})")
-    print(f"weights       {count(weights)} -> {count(smaller)} ({smaller / weights:.2f})")
-    print(f"checkpoint    {output}")
+    print_links(links, output)
     print(f"next          edgec recover {output} --teacher {source} --data ... -o recovered.edgec")

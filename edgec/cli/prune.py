@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +15,9 @@ from edgec.cli.arguments import AsJson, Quiet, complete_target
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
+from edgec.cli.recording import RecordOptions, print_links
 from edgec.errors import UserError
-from edgec.report.units import count, many
+from edgec.report.units import many, seconds
 
 NAME = "prune"
 _SAMPLES = 512  # for statistics and criteria; more change neither
@@ -24,6 +27,7 @@ _SHOWN = 12  # groups and reasons; --json has all
 @guarded
 def command(
     how: ModelOptions,
+    recording: RecordOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
     macs: Annotated[float | None, typer.Option(
@@ -32,13 +36,19 @@ def command(
         help="Share of the channels that go, instead of --macs.", metavar="SHARE")] = None,
     speedup: Annotated[str, typer.Option(
         help="How much faster the engine shall be by the cost model of --target, instead of --macs: 2x.")] = "",
+    latency: Annotated[str, typer.Option(
+        help="How long an inference may take on one core of --target, instead of --macs: 12ms.")] = "",
+    times: Annotated[Path | None, typer.Option(
+        help="What `edgec bench --layers --json` printed for a bundle of MODEL on the device: corrects the cost model "
+        "kernel by kernel.")] = None,
     target: Annotated[str, typer.Option("--target", "-t", help="The device: channel counts fit its kernels.",
                                         autocompletion=complete_target)] = "",
     criterion: Annotated[str, typer.Option(
         help="l1, l2, bn-scale, geometric-median, random; with --data also taylor, fisher, apoz, "
         "reconstruction.")] = "l2",
     ranking: Annotated[str, typer.Option(
-        help="global: compare the channels of all layers; local: the same share of each layer.")] = "global",
+        help="cost: what loses least for what it saves on --target; global: compare the channels of all layers; local: "
+        "the same share of each layer. Default: cost with a goal and a target, otherwise global.")] = "",
     data: Annotated[str, typer.Option(
         help="Samples, as for --calibration of `edgec build`: statistics are measured anew with them.")] = "",
     preprocess: Annotated[str, typer.Option(help="How pictures become inputs; see `edgec build`.")] = "",
@@ -62,31 +72,36 @@ def command(
 ) -> None:
     """Remove channels: a smaller and faster model that computes nearly the same. Then: edgec recover, edgec build."""
     from edgec.compress import stages
-    from edgec.compress.prune.channels import Cost, PruneOptions, count_macs
+    from edgec.compress.prune.channels import PruneOptions, count_macs
     from edgec.compress.prune.select import Limits
     from edgec.compress.train.loop import Recipe
     from edgec.data.dataset import open_data
-    from edgec.ir import checkpoint
-    from edgec.plan.forecast import predicted_cycles
     from edgec.target import load_target
 
-    given = [x for x in (macs, channels, speedup or None) if x is not None]
+    given = [x for x in (macs, channels, speedup or None, latency or None) if x is not None]
     if len(given) != 1:
-        raise UserError("how much to prune is not clear", expected="one of --macs, --channels and --speedup")
+        raise UserError("how much to prune is not clear", expected="one of --macs, --channels, --speedup and --latency")
     device = load_target(target) if target else None
+    if device is None and (speedup or latency or times):
+        raise UserError("a time is one on a device", expected="--target")
     limits = Limits(tuple(keep or ()), _ratios(ratio), most, align or (device.channel_block if device else 1))
-    cost: Cost = count_macs
-    share = macs
-    if speedup:
-        if device is None:
-            raise UserError("a speed-up is one on a device", expected="--target")
-        share, cost = 1 / _factor(speedup), partial(predicted_cycles, target=device)
-    options = PruneOptions(channels, share, ranking, criterion, limits)
+    known = device is not None and not device.table("gpu")  # the cost model knows CPUs
+    ranking = ranking or ("cost" if known and channels is None else "global")
     if steps > 1 and not data:
         raise UserError("pruning in steps trains between them", expected="--data")
     with Steps(quiet) as progress:
         progress("load", None, str(source))
         model = how.load(source)
+        cost, steer, share, unit = count_macs, None, macs, "macs"
+        if device is not None and (speedup or latency or ranking == "cost"):
+            price, unit = _price(device, model.graph, times, bool(latency))
+            whole = price(stages.prepare(model.graph))
+            share = 1 / _factor(speedup) if speedup else _seconds(latency) / whole if latency else macs
+            cost, steer = (count_macs, price) if macs is not None else (price, None)
+            if share is not None and share >= 1:
+                raise UserError("the model reaches the goal as it is", where=f"{source} for {device.name}",
+                                expected="less" if macs is not None else f"less than {seconds(whole)}")
+        options = PruneOptions(channels, share, ranking, criterion, limits)
         found = open_data(data, model.graph.inputs, preprocess=preprocess or None,
                           labels=labels or None) if data else None
         if found is not None and (samples or steps == 1):
@@ -95,15 +110,55 @@ def command(
             taught = {"distill": 1.0, **({"cross-entropy": 1.0} if found.labelled else {})}
             stage = stages.prune_in_steps(
                 model.graph, options, found, Recipe(epochs, rate=rate, losses=taught, seed=seed), steps=steps,
-                teacher=model.graph, cost=cost, folder=output.with_name(f"{output.name}.training"),
+                teacher=model.graph, cost=cost, steer=steer, folder=output.with_name(f"{output.name}.training"),
                 threads=len(os.sched_getaffinity(0)), progress=progress)
         else:
-            stage = stages.prune(model.graph, options, found, cost=cost, seed=seed, progress=progress)
-        checkpoint.save(stage.graph, output)
+            stage = stages.prune(model.graph, options, found, cost=cost, steer=steer, seed=seed, progress=progress)
+        stage.facts["cost"] = unit
+        links = recording.write(source, model, stage, output, target=target, preprocess=preprocess, labels=labels,
+                                progress=progress)
     if as_json:
-        print_json({"checkpoint": str(output), **stage.facts})
+        print_json({"checkpoint": str(output), **stage.facts, "links": links})
     else:
-        _print(stage.facts, output, source)
+        _print(stage.facts, output, source, links)
+
+
+def _price(device: Any, graph: Any, times: Path | None, absolute: bool) -> tuple[Any, str]:
+    """What a graph costs on a device, and the unit: seconds where they can be known, otherwise cycles."""
+    from edgec.plan.forecast import forecast, measured_forecast, predicted_cycles
+
+    if times is not None:
+        found, ghz = _read_times(times)
+        return measured_forecast(device, graph, found, ghz).seconds, "seconds"
+    if absolute or device.table("gpu"):
+        return forecast(device).seconds, "seconds"
+    return partial(predicted_cycles, target=device), "cycles"
+
+
+def _read_times(path: Path) -> tuple[dict[str, float], float]:
+    """Seconds by kernel, and the clock while they were measured."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        found = {str(row["kernel"]): float(row["seconds"]) for row in facts["kernels"] if "seconds" in row}
+        ghz, emulated = float(facts["ghz"]), bool(facts["emulated"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError("cannot read the times", where=str(path), expected="what `edgec bench --layers --json` prints "
+                        f"({str(error) or type(error).__name__})") from error
+    if emulated or not ghz > 0 or not all(0 < t < float("inf") for t in found.values()):
+        raise UserError("these times were not measured on a device", where=str(path),
+                        expected="`edgec bench --layers --json --device ssh://...`, or on the machine itself")
+    return found, ghz
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(us|ms|s)\s*", text)
+    try:
+        value = float(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[match[2]] if match else 0.0
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise UserError(f"cannot read the latency {text!r}", expected="a time with its unit, such as 12ms or 800us")
+    return value
 
 
 def _factor(text: str) -> float:
@@ -127,15 +182,12 @@ def _ratios(texts: list[str] | None) -> dict[str, float]:
     return found
 
 
-def _print(facts: dict[str, Any], output: Path, source: Path) -> None:
-    (macs, fewer), (weights, smaller) = facts["macs"], facts["weights"]
+def _print(facts: dict[str, Any], output: Path, source: Path, links: list[Any]) -> None:
     rows = sorted(facts["groups"], key=lambda g: g["after"] / g["before"])
     print_table(["channels of", "#before", "#after"], [[g["name"], g["before"], g["after"]] for g in rows[:_SHOWN]])
     if len(rows) > _SHOWN:
         print(f"and {len(rows) - _SHOWN} more groups; --json lists all")
     for blocked in facts["blocked"][:_SHOWN]:
         print(f"kept: {blocked['node']}, {many(blocked['channels'], 'channel')}: {blocked['reason']}")
-    print(f"multiply-adds {count(int(macs))} -> {count(int(fewer))} ({fewer / macs:.2f})")
-    print(f"weights       {count(weights)} -> {count(smaller)} ({smaller / weights:.2f})")
-    print(f"checkpoint    {output}")
+    print_links(links, output)
     print(f"next          edgec recover {output} --teacher {source} --data ... -o recovered.edgec")

@@ -11,6 +11,7 @@ from edgec.cli.arguments import AsJson, Quiet, Repair, complete_target, parse_re
 from edgec.cli.console import Steps, print_json
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
+from edgec.cli.recording import RecordOptions, print_links
 from edgec.compress.request import SAMPLES, Quantization
 
 NAME = "quantize"
@@ -19,6 +20,7 @@ NAME = "quantize"
 @guarded
 def command(
     how: ModelOptions,
+    recording: RecordOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
     target: Annotated[str, typer.Option("--target", "-t", help="The device: its kernels decide where grids lie.",
@@ -40,7 +42,6 @@ def command(
     """Give activations and weights integer grids. Then: edgec recover (quantization-aware training), edgec build."""
     from edgec.compress import stages
     from edgec.compress.quantize import find_policy
-    from edgec.ir import checkpoint
     from edgec.target import load_target
 
     policy = find_policy(load_target(target))
@@ -51,9 +52,10 @@ def command(
         steps("load", None, str(source))
         model = how.load(source)
         stage = stages.quantize(model.graph, model.original, policy, wish, progress=steps)
-        checkpoint.save(stage.graph, output)
+        links = recording.write(source, model, stage, output, target=target, preprocess=preprocess,
+                                progress=steps)
     if as_json:
-        print_json({"checkpoint": str(output), **stage.facts})
+        print_json({"checkpoint": str(output), **stage.facts, "links": links})
         return
     kernels = [k for k in stage.facts["kernels"] if k["product"]]
     print(f"precision    int8 activations, {weights} weights in {sum(k['int8'] for k in kernels)} of {len(kernels)} "
@@ -61,5 +63,5 @@ def command(
     for name, decibels in stage.facts["outputs"].items():
         if decibels is not None:
             print(f"output       {name}: {decibels:.1f} dB SQNR against float")
-    print(f"checkpoint   {output}")
+    print_links(links, output)
     print(f"next         edgec recover {output} --teacher {source} --data ... -o recovered.edgec")

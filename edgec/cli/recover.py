@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import AsJson, Quiet
+from edgec.cli.arguments import AsJson, Quiet, complete_target
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
+from edgec.cli.recording import RecordOptions, print_links
 from edgec.errors import UserError
 
 NAME = "recover"
@@ -20,6 +21,7 @@ NAME = "recover"
 @guarded
 def command(
     how: ModelOptions,
+    recording: RecordOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint (.edgec), or a model file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec. Beside it lies "
                                                                 "the state from which an interrupted run goes on.")],
@@ -48,10 +50,10 @@ def command(
         help="Sparse training: weight of the sum of |scales| of normalizations, such as 1e-4.")] = 0.0,
     group_lasso: Annotated[float, typer.Option(
         help="Sparse training: weight of the sum of the norms of channels, such as 1e-4.")] = 0.0,
-    evaluation: Annotated[str, typer.Option(help="Samples that measure every epoch; they do not train.")] = "",
-    metric: Annotated[str, typer.Option(help="top1, iou ...: see `edgec compare`.")] = "",
     threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one for each core.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the order of samples and their augmentation.")] = 0,
+    target: Annotated[str, typer.Option("--target", "-t", help="The device of the forecast; default: that of the stage "
+                                        "before.", autocompletion=complete_target)] = "",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +64,6 @@ def command(
     from edgec.compress.train.loop import Recipe
     from edgec.compress.train.losses import parse_losses
     from edgec.data.dataset import open_data
-    from edgec.ir import checkpoint
 
     recipe = Recipe(epochs, batch, rate, optimizer, decay=decay, schedule=schedule, temperature=temperature,
                     adaptive=adaptive, teacher=teaching, hints=tuple(hint or ()), augment=tuple(augment or ()),
@@ -74,19 +75,22 @@ def command(
         master = None if teacher is None else how.load(teacher, shapes).graph
         found = open_data(data, model.graph.inputs, preprocess=preprocess or None, labels=labels or None)
         recipe = replace(recipe, losses=parse_losses(loss) if loss else _losses(found.labelled, master is not None))
-        if evaluation and Path(evaluation).exists() and Path(evaluation).resolve() == Path(data).resolve():
-            raise UserError("the samples that measure are those that train", where=evaluation,
+        measured = recording.evaluation
+        if measured and Path(measured).exists() and Path(measured).resolve() == Path(data).resolve():
+            raise UserError("the samples that measure are those that train", where=measured,
                             expected="samples that the training does not see")
-        judge = _judge(evaluation, metric, model.graph, preprocess, labels) if evaluation else None
+        score = recording.judge(model.graph, preprocess, labels)
         work = output.with_name(f"{output.name}.training")
         work.mkdir(parents=True, exist_ok=True)
-        stage = stages.recover(model.graph, found, recipe, teacher=master, validate=judge, folder=work,
+        validate = None if score is None else lambda trained: score(trained)["value"]
+        stage = stages.recover(model.graph, found, recipe, teacher=master, validate=validate, folder=work,
                                threads=threads or len(os.sched_getaffinity(0)), progress=steps)
-        checkpoint.save(stage.graph, output)
+        links = recording.write(source, model, stage, output, target=target, preprocess=preprocess, labels=labels,
+                                progress=steps)
     if as_json:
-        print_json({"checkpoint": str(output), **stage.facts})
+        print_json({"checkpoint": str(output), **stage.facts, "links": links})
     else:
-        _print(stage.facts, output)
+        _print(stage.facts, output, links)
 
 
 def _losses(labelled: bool, taught: bool) -> dict[str, float]:
@@ -96,24 +100,9 @@ def _losses(labelled: bool, taught: bool) -> dict[str, float]:
     return chosen
 
 
-def _judge(evaluation: str, metric: str, graph: Any, preprocess: str, labels: str) -> Any:
-    from edgec.data.comparison import Baseline
-    from edgec.data.dataset import open_data
-    from edgec.interchange.onnx_export import to_model
-    from edgec.interchange.session import open_session, run_session
-
-    found = open_data(evaluation, graph.inputs, preprocess=preprocess or None, labels=labels or None)
-
-    def judge(trained: Any) -> float:
-        session = open_session(to_model(trained).SerializeToString())
-        return Baseline(found, lambda feeds: run_session(session, feeds), metric).score
-
-    return judge
-
-
-def _print(facts: dict[str, Any], output: Path) -> None:
+def _print(facts: dict[str, Any], output: Path, links: list[Any]) -> None:
     measured = any(e["metric"] is not None for e in facts["history"])
     print_table(["epoch", "#loss", *["#metric"] * measured],
                 [[e["epoch"], f"{e['loss']:.4f}", *[f"{e['metric']:.2f}"] * measured] for e in facts["history"]])
-    print(f"checkpoint   {output}")
+    print_links(links, output)
     print(f"next         edgec build {output} --target ...")

@@ -11,6 +11,7 @@ from edgec.cli.arguments import AsJson, Quiet, complete_target
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
+from edgec.cli.recording import RecordOptions, print_links
 
 NAME = "sparsify"
 _WIDE = 256  # input channels (times the window) above which sparse kernels mostly win
@@ -19,6 +20,7 @@ _WIDE = 256  # input channels (times the window) above which sparse kernels most
 @guarded
 def command(
     how: ModelOptions,
+    recording: RecordOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
     target: Annotated[str, typer.Option("--target", "-t", help="The device that shall gain from it.",
@@ -36,7 +38,6 @@ def command(
     """Make two of every four weights zero, as sparse tensor cores want it. Then: edgec recover, edgec build."""
     from edgec.compress import stages
     from edgec.data.dataset import open_data
-    from edgec.ir import checkpoint
     from edgec.target import load_target
 
     device = load_target(target)
@@ -45,15 +46,16 @@ def command(
         model = how.load(source)
         found = open_data(data, model.graph.inputs, preprocess=preprocess or None).take(samples) if data else None
         stage = stages.sparsify(model.graph, found, permute=permute, keep=keep or (), progress=steps)
-        checkpoint.save(stage.graph, output)
+        links = recording.write(source, model, stage, output, target=target, preprocess=preprocess, progress=steps)
     gains = bool(device.table("gpu").get("sparse_2of4"))
     if as_json:
-        print_json({"checkpoint": str(output), "target": device.name, "target_gains": gains, **stage.facts})
+        print_json({"checkpoint": str(output), "target": device.name, "target_gains": gains, **stage.facts,
+                    "links": links})
     else:
-        _print(stage.facts, output, device.name, gains)
+        _print(stage.facts, output, device.name, gains, links)
 
 
-def _print(facts: dict[str, Any], output: Path, target: str, gains: bool) -> None:
+def _print(facts: dict[str, Any], output: Path, target: str, gains: bool, links: list[Any]) -> None:
     rows = [[r["node"], "x".join(map(str, r["shape"])), r["reason"] or "2:4", "" if r["reason"] else f"{r['kept']:.3f}",
              "" if r["error"] is None else f"{r['error']:.4f}"] for r in facts["layers"]]
     print_table(["layer", "weight", "sparse", "#kept", "#error"], rows)
@@ -64,7 +66,7 @@ def _print(facts: dict[str, Any], output: Path, target: str, gains: bool) -> Non
               f"({_WIDE} inputs and more)")
     else:
         print(f"forecast     {target} has no sparse tensor cores: the zeros save nothing there")
-    print(f"checkpoint   {output}")
+    print_links(links, output)
     print(f"next         edgec recover {output} --teacher MODEL --data ... -o recovered.edgec; the zeros stay")
 
 

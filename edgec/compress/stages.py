@@ -9,14 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgec.compress.prune.channels import Cost, PruneOptions, count_macs, count_weights, prune_channels
+from edgec.compress.prune.channels import (
+    RANKINGS,
+    Candidates,
+    Cost,
+    PruneOptions,
+    count_macs,
+    count_weights,
+    prune_channels,
+)
 from edgec.compress.prune.importance import NEEDS_LOSS, NEEDS_SAMPLES, Evidence
 from edgec.errors import UserError
 from edgec.ir.graph import Graph
 from edgec.passes.pipelines import CLEAN, optimize
 from edgec.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from edgec.compress.train.store import Store
 
 
 @dataclass(frozen=True)
@@ -32,9 +43,9 @@ def prepare(graph: Graph) -> Graph:
     return optimize(graph, pipeline=CLEAN)[0]
 
 
-def prune(graph: Graph, options: PruneOptions, samples: Iterable[Any] | None = None, *, loss: str = "cross-entropy",
-          teacher: Graph | None = None, cost: Cost = count_macs, steer: Cost | None = None, seed: int = 0,
-          progress: Progress = silent) -> Stage:
+def prune(graph: Graph, options: PruneOptions, samples: Iterable[Any] | Store | None = None, *,
+          loss: str = "cross-entropy", teacher: Graph | None = None, cost: Cost = count_macs,
+          steer: Cost | None = None, seed: int = 0, progress: Progress = silent) -> Stage:
     """Remove channels; with samples, keep what remains in range.
 
     samples: `edgec.data.Sample`s. With them, normalizations that were folded away are put back before channels go, and
@@ -66,32 +77,55 @@ def prune(graph: Graph, options: PruneOptions, samples: Iterable[Any] | None = N
 
         evidence = observe_activity(graph, find_groups(graph).groups, store, progress=progress)
     progress("prune", None, options.criterion)
+    if options.ranking == "cost":
+        return _prune_by_curves(graph, options, evidence, cost, steer, store, progress)
     pruned = prune_channels(graph, options, evidence, cost, steer, progress)
     return Stage(measure_statistics(pruned.graph, store, progress), _facts(options, pruned, store.count))
 
 
-def prune_in_steps(graph: Graph, options: PruneOptions, samples: Iterable[Any], recipe: Any, *, steps: int,
-                   teacher: Graph | None = None, cost: Cost = count_macs, folder: Path | None = None, threads: int = 1,
-                   progress: Progress = silent) -> Stage:
+def _prune_by_curves(graph: Graph, options: PruneOptions, evidence: Evidence, cost: Cost, steer: Cost | None,
+                     store: Any, progress: Progress) -> Stage:
+    """By measured curves of every group, beside the other rankings; the facts have the curves and the front."""
+    from edgec.compress.prune.front import prune_to_front
+    from edgec.compress.prune.sensitivity import measure_curves
+
+    rankings = {name: Candidates(graph, replace(options, ranking=name), evidence) for name in RANKINGS}
+    own = rankings["cost"]
+    curves, measured = measure_curves(graph, own.scores, options.limits, store, progress)
+    pruned, settled, points = prune_to_front(rankings, cost, steer, curves, store, progress)
+    facts = _facts(options, pruned, store.count)
+    facts["curves"] = [
+        {"group": m.group, "size": m.size, "removed": m.removed, "sqnr_db": m.quality.decibels,
+         "top1": m.quality.right} for m in measured]
+    facts["front"] = [p.to_json() for p in points]
+    return Stage(settled, facts)
+
+
+def prune_in_steps(graph: Graph, options: PruneOptions, samples: Iterable[Any] | Store, recipe: Any, *, steps: int,
+                   teacher: Graph | None = None, cost: Cost = count_macs, steer: Cost | None = None,
+                   folder: Path | None = None, threads: int = 1, progress: Progress = silent) -> Stage:
     """Prune a part, train, prune the next part, train again: better than all at once where much must go.
 
-    samples: read anew in every step, so no generator. recipe: of the training after each step. The cost that stays
+    samples: read once. recipe: of the training after each step. The cost that stays
     after step i of n is 1 - (1 - goal) * (1 - (1 - i / n)^3): large steps first, while there is much to spare.
     Source: the cubic schedule of Zhu and Gupta 2017, arXiv:1710.01878, equation 1.
     Raises UserError as `prune`, and for options without a goal in cost.
     """
     if options.cost_ratio is None or steps < 1:
         raise UserError("pruning in steps needs a goal in cost and at least one step", expected="--macs or --speedup")
+    from edgec.compress.train.store import collect
+
+    store = collect(samples, progress)
     whole = cost(prepare(graph))
     facts: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
         left = 1 - (1 - options.cost_ratio) * (1 - (1 - step / steps) ** 3)
         here = replace(options, cost_ratio=min(1.0, left * whole / cost(prepare(graph))))
-        pruned = prune(graph, here, samples, teacher=teacher, cost=cost, progress=progress)
+        pruned = prune(graph, here, store, teacher=teacher, cost=cost, steer=steer, progress=progress)
         work = None if folder is None else folder / f"step{step}"
         if work is not None:
             work.mkdir(parents=True, exist_ok=True)
-        trained = recover(pruned.graph, samples, recipe, teacher=teacher, folder=work, threads=threads,
+        trained = recover(pruned.graph, store, recipe, teacher=teacher, folder=work, threads=threads,
                           progress=progress)
         graph = trained.graph
         facts.append({"prune": pruned.facts, "recover": trained.facts})
@@ -111,7 +145,7 @@ def _facts(options: PruneOptions, pruned: Any, samples: int | None) -> dict[str,
     }
 
 
-def recover(graph: Graph, samples: Iterable[Any], recipe: Any, *, teacher: Graph | None = None,
+def recover(graph: Graph, samples: Iterable[Any] | Store, recipe: Any, *, teacher: Graph | None = None,
             validate: Any = None, folder: Path | None = None, threads: int = 1,
             progress: Progress = silent) -> Stage:
     """Train a graph: see `train.loop.train`. Sparsity patterns and grids of the graph hold.

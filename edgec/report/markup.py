@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib import resources
 
 _OPEN = 3  # a cell shows so many items openly, more behind a line that opens
 _LISTED = 100  # and at most so many there; report.json has all
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """A whole page in the style of page.css. title: plain text; parts: HTML."""
+    style = resources.files("edgec.report").joinpath("page.css").read_text(encoding="utf-8")
+    return ("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
+            f"<title>{escape(title)}</title><style>{style}</style></head>\n<body>{''.join(parts)}</body></html>\n")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

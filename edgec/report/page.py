@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import Any
 
 from edgec.report.board_engine import board_engines
-from edgec.report.markup import code, foldable, table, toned
+from edgec.report.markup import code, foldable, page, table, toned
 from edgec.report.quantization import accuracy_tile, quantization
 from edgec.report.times import times_section
 from edgec.report.units import count, many, size
@@ -17,7 +16,6 @@ from edgec.report.units import count, many, size
 def render(report: Mapping[str, Any]) -> str:
     """The page for a report as edgec.driver makes it. Every text from a model is escaped."""
     target = report["target"]
-    style = resources.files("edgec.report").joinpath("page.css").read_text(encoding="utf-8")
     title = f"{escape(report['name'])} <small>for {escape(target['name'])}</small>"
     parts = [
         f"<h1>{title}</h1>",
@@ -28,10 +26,7 @@ def render(report: Mapping[str, Any]) -> str:
         times_section(report["times"]),
         _passes(report["passes"]), _options(report["options"]),
     ]
-    return ("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
-            f"<title>{escape(report['name'])} for {escape(target['name'])}</title><style>{style}</style></head>\n"
-            f"<body>{''.join(parts)}</body></html>\n")
+    return page(f"{report['name']} for {target['name']}", parts)
 
 
 def arena(stages: Iterable[Mapping[str, Any]]) -> tuple[int, int]:

@@ -67,8 +67,12 @@ def test_prune_for_a_speedup_asks_the_cost_model(edgec, model, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "text"), [
-    ([], "one of --macs, --channels and --speedup"), (["--macs", "0.5", "--channels", "0.5"], "one of --macs"),
-    (["--speedup", "2x"], "--target"), (["--speedup", "fast", "-t", "rpi4"], "cannot read the speed-up"),
+    ([], "one of --macs, --channels, --speedup and --latency"),
+    (["--macs", "0.5", "--channels", "0.5"], "one of --macs"),
+    (["--speedup", "2x"], "--target"), (["--latency", "2ms"], "--target"),
+    (["--latency", "2", "-t", "rpi4"], "cannot read the latency"),
+    (["--latency", "9s", "-t", "rpi4"], "as it is"), (["--latency", "2ms", "-t", "x86-64-v3"], "--times"),
+    (["--speedup", "2x", "-t", "jetson"], "GPU"), (["--speedup", "fast", "-t", "rpi4"], "cannot read the speed-up"),
     (["--macs", "0.5", "--ratio", "conv"], "cannot read the ratio"),
     (["--macs", "0.5", "--criterion", "taylor"], "--data"),
     (["--macs", "0.5", "--keep", "nothing"], "'nothing'"),
@@ -121,3 +125,42 @@ def test_pruning_in_steps_needs_samples(edgec, model, tmp_path):
     done = edgec("prune", model, "-o", tmp_path / "p.edgec", "--macs", "0.5", "--steps", "3")
     assert done.code == 2
     assert "--data" in done.err
+
+
+def test_prune_for_a_latency_reports_curves_and_a_front(edgec, model, pictures, tmp_path):
+    out = tmp_path / "small.edgec"
+    whole = edgec("prune", model, "-o", out, "--channels", "0.2", "-t", "rpi4", "-q", "--json")
+    before = whole.json["links"][0]["predicted"]["seconds"]
+    done = edgec("prune", model, "-o", out, "--latency", f"{0.6e6 * before}us", "-t", "rpi4", "--align", "2", "--data",
+                 str(pictures), "--preprocess", "scale=1/255", "--evaluation", str(pictures), "-q", "--json")
+    facts = done.json
+    assert [link["stage"] for link in facts["links"]] == ["model", "prune"]
+    assert facts["links"][1]["predicted"]["seconds"] <= 0.6 * before
+    assert all(link["accuracy"]["samples"] == 48 for link in facts["links"])
+    assert {p["kind"] for p in facts["front"]} >= {"whole", "result"}
+    result = next(p for p in facts["front"] if p["kind"] == "result")
+    assert not any(p["cost"] <= result["cost"] and p["noise"] < result["noise"] for p in facts["front"])
+    assert {r["group"] for r in facts["curves"]} == {g["name"] for g in facts["groups"]}
+    page = out.with_suffix(".html").read_text()
+    assert "Front" in page
+    assert "Sensitivity" in page
+    assert page.count("<svg") == 2
+
+
+def test_measured_times_correct_the_forecast(edgec, model, tmp_path):
+    assert edgec("build", model, "-t", "host", "-o", tmp_path / "bundle", "-q").code == 0
+    times = edgec("bench", tmp_path / "bundle", "--layers", "-q", "--json")
+    path = tmp_path / "times.json"
+    path.write_text(times.out)
+    total = sum(k["seconds"] for k in times.json["kernels"] if "seconds" in k)
+    wish = ["--latency", f"{0.8e6 * total}us", "-t", "host", "--times", str(path), "--align", "2"]
+    done = edgec("prune", model, "-o", tmp_path / "p.edgec", *wish, "--json", "-q")
+    assert done.code == 0, done.err
+    assert done.json["cost"] == "seconds"
+    assert done.json["macs"][1] < done.json["macs"][0]
+    path.write_text('{"kernels": [{"kernel": "other", "seconds": 1e-5}], "ghz": 3.0, "emulated": false}')
+    done = edgec("prune", model, "-o", tmp_path / "p.edgec", *wish)
+    assert done.code == 2
+    assert "not those of the model" in done.err
+    path.write_text("[]")
+    assert "cannot read the times" in edgec("prune", model, "-o", tmp_path / "p.edgec", *wish).err
