@@ -148,12 +148,13 @@ def _facts(options: PruneOptions, pruned: Any, samples: int | None) -> dict[str,
 def recover(graph: Graph, samples: Iterable[Any] | Store, recipe: Any, *, teacher: Graph | None = None,
             validate: Any = None, folder: Path | None = None, threads: int = 1,
             progress: Progress = silent) -> Stage:
-    """Train a graph: see `train.loop.train`. Sparsity patterns and grids of the graph hold.
+    """Train a graph: see `train.loop.train`. Sparsity patterns, grids, and zeros in float weights of the graph hold.
 
     recipe: a `train.loop.Recipe`. folder: of the checkpoint from which an interrupted run goes on. threads: of torch.
     """
     import torch
 
+    from edgec.compress.sparse.zeros import zero_masks
     from edgec.compress.train.loop import train
     from edgec.compress.train.statistics import insert_batch_norms
     from edgec.compress.train.store import collect
@@ -163,8 +164,8 @@ def recover(graph: Graph, samples: Iterable[Any] | Store, recipe: Any, *, teache
     graph = prepare(graph)
     if not any(v.quant is not None for v in graph.values()):
         graph = insert_batch_norms(graph, store, progress)
-    trained = train(graph, store, recipe, teacher=None if teacher is None else prepare(teacher), validate=validate,
-                    folder=folder, progress=progress)
+    trained = train(graph, store, recipe, teacher=None if teacher is None else prepare(teacher),
+                    masks=zero_masks(graph), validate=validate, folder=folder, progress=progress)
     history = [{"epoch": e.number, "loss": e.loss, "metric": e.metric} for e in trained.history]
     return Stage(trained.graph, {
         "stage": "recover", "options": asdict(recipe), "samples": store.count, "history": history,
@@ -185,6 +186,17 @@ def sparsify(graph: Graph, samples: Iterable[Any] | None = None, *, permute: boo
     return Stage(result.graph, {
         "stage": "sparsify", "options": {"n": 2, "m": 4, "permute": permute, "keep": list(keep)},
         "samples": None if feeds is None else len(feeds), "layers": [asdict(row) for row in result.layers]})
+
+
+def set_zeros(graph: Graph, pattern: str, share: float, *, common: bool = False, keep: Sequence[str] = ()) -> Stage:
+    """Zeros in elements, blocks or kernels of weights: see `sparse.zeros.set_zeros`. `recover` holds them."""
+    from edgec.compress.sparse.zeros import set_zeros as apply
+
+    plain, _ = optimize(graph)
+    result = apply(plain, pattern, share, common=common, keep=keep)
+    return Stage(result.graph, {
+        "stage": "sparsify", "options": {"pattern": pattern, "share": share, "common": common, "keep": list(keep)},
+        "samples": None, "layers": [asdict(row) for row in result.layers]})
 
 
 def quantize(graph: Graph, original: bytes, policy: Any, wish: Any, *, threads: int = 1,

@@ -39,3 +39,14 @@ def test_sparsify_refuses_a_model_that_cannot_carry_it(edgec, model, tmp_path):
     done = edgec("sparsify", model, "-o", tmp_path / "s.edgec")
     assert done.code == 2
     assert "no multiple of" in done.err
+
+
+@pytest.mark.parametrize("pattern", ["elements", "16x1", "kernels"])
+def test_other_patterns_say_that_they_only_save_bytes(edgec, wide, tmp_path, pattern):
+    done = edgec("sparsify", wide, "-o", tmp_path / "s.edgec", "-t", "host", "--pattern", pattern, "--sparsity", "0.7",
+                 "--scope", "model", "-q")
+    assert done.code == 0, done.err
+    assert "the time stays" in done.out
+    assert "of them zero" in done.out
+    assert edgec("build", tmp_path / "s.edgec", "-t", "host", "-o", tmp_path / "bundle", "-q").code == 0
+    assert edgec("sparsify", wide, "-o", tmp_path / "s.edgec", "--pattern", pattern, "--scope", "all").code == 2

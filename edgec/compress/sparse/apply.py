@@ -9,7 +9,7 @@ import numpy as np
 
 from edgec.compress.prune.groups import find_groups
 from edgec.compress.quantize.taps import Taps
-from edgec.compress.sparse.patterns import pattern_mask, products
+from edgec.compress.sparse.patterns import as_matrix, as_tensor, pattern_mask, products
 from edgec.compress.sparse.permute import can_permute, kept_magnitude, permute_channels, search_order
 from edgec.compress.sparse.reconstruct import output_error, reconstruct
 from edgec.errors import UserError
@@ -91,26 +91,14 @@ def _apply(graph: Graph, node: Node, weight: Value, axis: int, n: int, m: int,
     if feeds is None:
         sparse, error = np.where(pattern_mask(dense, pattern), dense, 0), None
     else:
-        before = _matrix(dense, axis)
+        before = as_matrix(dense, axis)
         hessian = _curvature(graph, node, weight, axis, feeds)
         after = reconstruct(before, hessian, n, m)
-        sparse, error = _tensor(after, dense.shape, axis), output_error(before, after, hessian)
+        sparse, error = as_tensor(after, dense.shape, axis), output_error(before, after, hessian)
     weight.const, weight.sparsity = sparse.astype(dense.dtype), pattern
-    matrix = _matrix(dense, axis)
+    matrix = as_matrix(dense, axis)
     kept = kept_magnitude(matrix, n, m) / max(float(np.abs(matrix).sum()), 1e-30)
     return LayerRow(node.name, weight.name, weight.shape, "", kept, error)
-
-
-def _matrix(array: np.ndarray, axis: int) -> np.ndarray:
-    """A weight as [outputs, positions of the window x input channels]: input channels are the fastest."""
-    moved = np.moveaxis(array, (1 - axis, axis), (0, -1))
-    return np.ascontiguousarray(moved.reshape(moved.shape[0], -1))
-
-
-def _tensor(matrix: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
-    """The inverse of `_matrix`."""
-    moved = (shape[1 - axis], *shape[2:], shape[axis])
-    return np.ascontiguousarray(np.moveaxis(matrix.reshape(moved), (0, -1), (1 - axis, axis)))
 
 
 # -- the inputs of a layer --------------------------------------------------------------------------------------------
@@ -118,7 +106,7 @@ def _tensor(matrix: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray
 
 def _curvature(graph: Graph, node: Node, weight: Value, axis: int,
                feeds: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-    """Sum of x x^T over inputs of a layer, in the order of the columns of `_matrix`."""
+    """Sum of x x^T over inputs of a layer, in the order of the columns of `as_matrix`."""
     columns = int(np.prod(weight.shape)) // weight.shape[1 - axis]
     total = np.zeros((columns, columns))
     name = node.operand(0).name
@@ -136,7 +124,7 @@ def _curvature(graph: Graph, node: Node, weight: Value, axis: int,
 
 
 def _unfolded(node: Node, weight: Value, data: np.ndarray) -> np.ndarray:
-    """The inputs that meet the weight, one row per output position. Shapes: [positions, columns of `_matrix`]."""
+    """The inputs that meet the weight, one row per output position. Shapes: [positions, columns of `as_matrix`]."""
     if weight.type.rank == 2:
         rows = data.T if node.op == "Gemm" and node.integer("transA", 0) else data
         return rows.reshape(-1, rows.shape[-1])

@@ -61,26 +61,41 @@ def violations(array: np.ndarray, pattern: Sparsity) -> int:
     return int((filled.reshape(-1, pattern.m).sum(-1) > pattern.n).sum())
 
 
-def element_masks(arrays: Mapping[str, np.ndarray], share: float, *, common: bool) -> dict[str, np.ndarray]:
-    """Masks without the `share` of smallest elements: by one threshold for all arrays, or by one for each.
+def as_matrix(array: np.ndarray, axis: int) -> np.ndarray:
+    """A weight as [outputs, positions of the window x input channels]: input channels are the fastest.
 
+    axis: of the input channels, 0 or 1; the other one has the outputs.
+    """
+    moved = np.moveaxis(array, (1 - axis, axis), (0, -1))
+    return np.ascontiguousarray(moved.reshape(moved.shape[0], -1))
+
+
+def as_tensor(matrix: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """The inverse of `as_matrix`."""
+    moved = (shape[1 - axis], *shape[2:], shape[axis])
+    return np.ascontiguousarray(np.moveaxis(matrix.reshape(moved), (0, -1), (1 - axis, axis)))
+
+
+def block_masks(matrices: Mapping[str, np.ndarray], block: tuple[int, int], share: float, *, common: bool,
+                most: float = 1.0) -> dict[str, np.ndarray]:
+    """Masks without the `share` of blocks with the smallest mean square; no row of a mask is empty.
+
+    block: (rows, columns), (1, 1) for single elements; those at the edge may be smaller. common: one threshold for all
+    matrices, otherwise one for each. most: share of the blocks of one matrix that may go.
     Source: Han et al. 2015, arXiv:1506.02626.
     """
-    every = np.concatenate([np.abs(a).reshape(-1) for a in arrays.values()]) if common and arrays else None
+    means = {name: _block_means(matrix, block) for name, matrix in matrices.items()}
+    every = np.concatenate([m.reshape(-1) for m in means.values()]) if common and means else None
     masks = {}
-    for name, array in arrays.items():
-        magnitude = np.abs(array)
-        bar = _threshold(magnitude.reshape(-1) if every is None else every, share)
-        masks[name] = magnitude > bar
+    for name, own in means.items():
+        bar = _threshold(own.reshape(-1) if every is None else every, share)
+        kept = (own > min(bar, _threshold(own.reshape(-1), most))) | (own == own.max(1, keepdims=True))
+        rows, columns = matrices[name].shape
+        masks[name] = kept.repeat(block[0], 0).repeat(block[1], 1)[:rows, :columns]
     return masks
 
 
-def block_mask(array: np.ndarray, block: tuple[int, int], share: float) -> np.ndarray:
-    """A mask without the `share` of blocks with the smallest mean square.
-
-    block: (outputs, inputs) of the weight as a matrix [first axis, the rest]; blocks at the edge may be smaller.
-    """
-    matrix = np.square(array.reshape(array.shape[0], -1), dtype=np.float64)
+def _block_means(matrix: np.ndarray, block: tuple[int, int]) -> np.ndarray:
     rows, columns = matrix.shape
 
     def sums(numbers: np.ndarray) -> np.ndarray:
@@ -88,10 +103,8 @@ def block_mask(array: np.ndarray, block: tuple[int, int], share: float) -> np.nd
         total: np.ndarray = padded.reshape(-(-rows // block[0]), block[0], -1, block[1]).sum((1, 3))
         return total
 
-    means = sums(matrix) / sums(np.ones_like(matrix))
-    kept = means > _threshold(means.reshape(-1), share)
-    mask: np.ndarray = kept.repeat(block[0], 0).repeat(block[1], 1)[:rows, :columns].reshape(array.shape)
-    return mask
+    means: np.ndarray = sums(np.square(matrix, dtype=np.float64)) / sums(np.ones(matrix.shape))
+    return means
 
 
 def _threshold(magnitudes: np.ndarray, share: float) -> float:
