@@ -67,12 +67,13 @@ class BuildOptions:
     passes: Mapping[str, Any] = field(default_factory=dict)
     preprocess: Mapping[str, Any] | None = None
     quantization: Mapping[str, Any] | None = None
+    max_growth: float = 0.0
 
 
 def build(source: Any, target: str | Target, output: str | Path | None = None, *,
           inputs: InputSpecs | None = None, values: Mapping[str, np.ndarray] | None = None,
           precision: str = "", quantization: Quantization | None = None, require: str = "", toolchain: str = "",
-          threads: int = 0, trust_pickle: bool = False, factory: str = "", submodule: str = "",
+          threads: int = 0, max_growth: float = 0.0, trust_pickle: bool = False, factory: str = "", submodule: str = "",
           example_inputs: Any = None, golden: str | Path | None = None, samples: int = 4, seed: int = 0, name: str = "",
           progress: Progress = silent) -> Path:
     """Turn a model into a bundle for a target, check it, and return the bundle's folder.
@@ -88,7 +89,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     `report["quantization"]["budget"]["met"]` is False. A target with choices made (JetPack release, DLA
     core) comes from `edgec.target.configure`.
     require="native": no fallback. toolchain: prefix of an own cross compiler. threads: at most this many at run
-    time; 0: as many as the target has cores.
+    time; 0: as many as the target has cores. max_growth: the CPU engine's weights may take so many times the bytes of
+    the model's, which costs speed where kernels store them transformed; 0: any number.
     golden: a .npz with real inputs for the golden set; otherwise samples of the calibration, or `samples` random ones
     drawn from `seed`.
 
@@ -97,7 +99,7 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     """
     chosen = load_target(target) if isinstance(target, str) else target
     precision = _precision(precision, chosen)
-    _check_options(require, threads, samples, golden)
+    _check_options(require, threads, max_growth, samples, golden)
     title = name or _title(source)
     place = Path(output) if output is not None else Path(f"{title}-{chosen.name}")
     place = _check_place(place)
@@ -115,7 +117,7 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
         precision, require, toolchain, threads or _cores(chosen),
         {k: str(v) for k, v in sorted(normalize(inputs).items())},
         {k: _value_facts(v) for k, v in sorted((values or {}).items())}, factory, submodule, trust_pickle,
-        bundles.sha256(Path(golden)) if golden else "", samples, seed, asdict(passes))
+        bundles.sha256(Path(golden)) if golden else "", samples, seed, asdict(passes), max_growth=max_growth)
 
     progress("optimize", 0.0)
     graph, reports = optimize(model.graph, passes, _within(progress, "optimize"))
@@ -295,7 +297,7 @@ def _compile(plans: Sequence[Plan], target: Target, folder: Path, name: str, opt
         progress(label, None, f"{len(plan.kernels)} kernels with {plan.backend}")
         artifacts.append(find_backend(plan.backend).compile(
             plan, target, CompileOptions(stage, own, options.threads, options.toolchain, options.precision,
-                                         options.preprocess, _within(progress, label))))
+                                         options.preprocess, options.max_growth, _within(progress, label))))
     return artifacts
 
 
@@ -322,11 +324,13 @@ def _precision(wish: str, target: Target) -> str:
     return wish or known[0]
 
 
-def _check_options(require: str, threads: int, samples: int, golden: str | Path | None) -> None:
+def _check_options(require: str, threads: int, max_growth: float, samples: int, golden: str | Path | None) -> None:
     if require not in ("", "native"):
         raise UserError(f"cannot require {require!r}", expected="native, or nothing")
     if not 0 <= threads <= MOST_THREADS:
         raise UserError(f"threads is {threads}", expected=f"1 to {MOST_THREADS}, or 0 for all cores of the target")
+    if max_growth and not max_growth >= 1:
+        raise UserError(f"the growth of the weights is limited to {max_growth:g}", expected="1 or more, or 0: no limit")
     if not 1 <= samples <= 1000:
         raise UserError(f"samples is {samples}", expected="1 to 1000")
     if golden is not None and not Path(golden).is_file():

@@ -50,9 +50,11 @@ def test_build_names_the_folder_when_no_output_is_given(model, tmp_path, monkeyp
 
 def test_build_records_every_option_when_they_are_given(model, tmp_path):
     np.savez(tmp_path / "real.npz", x=np.ones((2, 1, 4, 9, 7), np.float32))
-    folder = build(model, "onnxruntime", tmp_path / "out", seed=5, threads=2, golden=tmp_path / "real.npz")
+    folder = build(model, "onnxruntime", tmp_path / "out", seed=5, threads=2, max_growth=1.5,
+                   golden=tmp_path / "real.npz")
     options = read_bundle(folder).manifest["options"]
     assert (options["seed"], options["threads"], options["precision"]) == (5, 2, "float32")
+    assert options["max_growth"] == 1.5
     assert len(options["golden"]) == 64
     assert options["passes"]
     golden = read_bundle(folder).golden()
@@ -134,8 +136,9 @@ def test_build_fills_a_folder_when_it_is_empty(model, tmp_path):
     ({"precision": "int3"}, Unsupported, "int3"), ({"precision": "int8"}, UserError, "needs calibration"),
     ({"require": "fast"}, UserError, "require"),
     ({"threads": -1}, UserError, "threads"), ({"samples": 0}, UserError, "samples"),
+    ({"max_growth": 0.5}, UserError, "growth"),
     ({"golden": "nowhere.npz"}, UserError, "no such file"), ({"target": "rpi44"}, UserError, "rpi4"),
-], ids=["precision", "calibration", "require", "threads", "samples", "golden", "target"])
+], ids=["precision", "calibration", "require", "threads", "samples", "growth", "golden", "target"])
 def test_build_refuses_when_an_option_is_wrong(model, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         build(model, **{"target": "onnxruntime", "output": tmp_path / "out", **options})

@@ -33,6 +33,7 @@ class CompileOptions:
     toolchain: prefix of a cross compiler (`aarch64-linux-gnu-`), empty for the bundled one. precision: for backends
     that choose number formats themselves (TensorRT), empty for their own choice; others follow the graph.
     preprocess: how pictures become the model's input, as far as it is stated (edgec.data.preprocess, as JSON).
+    max_growth: the weights that the engine stores may take so many times the bytes of the model's; 0: any number.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class CompileOptions:
     toolchain: str = ""
     precision: str = ""
     preprocess: Mapping[str, Any] | None = None
+    max_growth: float = 0.0
     progress: Progress = silent
 
 

@@ -32,6 +32,7 @@ from edgec.report.units import count, many, seconds, size
 
 NAME = "build"
 MISSED = 1  # exit code: the bundle is written, and loses more accuracy than `--max-drop`
+_GROWN = 1.1  # times the model's weights, from which on the summary tells
 _SHOWN = 10  # refusals in the summary; the report has all
 _INT8 = "int8"  # heading of the options for low precision in the help
 
@@ -86,6 +87,9 @@ def command(
     require: Annotated[str, typer.Option(help="`native`: fail, instead of running a part elsewhere.")] = "",
     threads: Annotated[int, typer.Option(
         min=0, help="At most so many threads at run time; 0: as many as the target has cores.")] = 0,
+    max_growth: Annotated[float, typer.Option(
+        help="The CPU engine's weights may take so many times the bytes of the model's: 1.5, say. Kernels that store "
+        "them transformed are faster and give that up first where it costs least. 0: any number.")] = 0.0,
     toolchain: Annotated[str, typer.Option(help="Prefix of an own cross compiler: aarch64-linux-gnu-.")] = "",
     factory: Factory = "",
     submodule: Submodule = "",
@@ -118,8 +122,8 @@ def command(
                                gpu_fallback=allow_gpu_fallback)
         folder = build(source, device, output, inputs=parse_shapes(inputs), values=parse_values(values),
                        precision=precision, quantization=wish, require=require, toolchain=toolchain, threads=threads,
-                       trust_pickle=trust_pickle, factory=factory, submodule=submodule, golden=golden,
-                       samples=samples, seed=seed, name=name, progress=steps)
+                       max_growth=max_growth, trust_pickle=trust_pickle, factory=factory, submodule=submodule,
+                       golden=golden, samples=samples, seed=seed, name=name, progress=steps)
         there = _try_on(folder, on, steps) if on != LOCAL else {}
     report = read_bundle(folder).report()
     if as_json:
@@ -186,6 +190,8 @@ def _print_summary(folder: Path, report: dict[str, Any], elapsed: float) -> None
     memory = f", arena {size(used)} ({used / bound:.2f} x the lower bound)" if used and bound else ""
     kernels = ", ".join(f"{many(n, 'kernel')} with {b}" for b, n in placed.items())
     print(f"engine       {kernels}; {files}{memory}")
+    for line in _growth(report["stages"]):
+        print(f"weights      {line}")
     if golden["ran"]:
         worst = max(golden["outputs"], key=lambda o: o["error"] / o["tolerance"] if o["tolerance"] else 0.0)
         how = many(golden["samples"], "sample")
@@ -199,11 +205,23 @@ def _print_summary(folder: Path, report: dict[str, Any], elapsed: float) -> None
     if report["quantization"]:
         _print_quantization(report["quantization"])
     refusals = [r for k in report["kernels"] if k["backend"] != target["backends"][0] for r in k["reason"]]
-    if refusals:
-        print(f"not on {target['backends'][0]}:", file=sys.stderr)
-        for line in summarize(refusals, _SHOWN):
-            print(f"  - {line}", file=sys.stderr)
+    off_dla = [r for s in report["stages"] for r in s["meta"].get("off_dla", ())]
+    for place, rows in ((target["backends"][0], refusals), ("the DLA, but on the GPU", off_dla)):
+        if rows:
+            print(f"not on {place}:", file=sys.stderr)
+            for line in summarize(rows, _SHOWN):
+                print(f"  - {line}", file=sys.stderr)
     print(f"bundle       {folder} ({seconds(elapsed)})")
+
+
+def _growth(stages: list[dict[str, Any]]) -> list[str]:
+    """How much larger than the model's weights those of the engine are, where that is told and more than a little."""
+    lines = []
+    for facts in [s["meta"]["weights"] for s in stages if "weights" in s["meta"]]:
+        if facts["model"] and (facts["stored"] > _GROWN * facts["model"] or facts["given_up"]):
+            less = f"; {many(len(facts['given_up']), 'kernel')} gave up a faster form" if facts["given_up"] else ""
+            lines.append(f"{size(facts['stored'])}, {facts['stored'] / facts['model']:.2f} x the model's{less}")
+    return lines
 
 
 def _print_quantization(facts: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from edgec.bundle import read_bundle
+from edgec.cli.build import _growth
 from tests.models import Builder
 from tests.onnx_files import save
 
@@ -113,3 +114,13 @@ def test_build_leaves_nothing_when_a_signal_comes(model, tmp_path, number, code)
     assert "stopped" in err
     assert "Traceback" not in err
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_summary_tells_how_much_the_weights_grew():
+    def told(stored, *given_up):
+        facts = {"model": 1 << 20, "stored": stored, "given_up": given_up}
+        return _growth([{"meta": {}}, {"meta": {"weights": facts}}])
+
+    assert told(1 << 20) == []
+    assert told(3 << 20) == ["3 MiB, 3.00 x the model's"]
+    assert told(1 << 20, "a", "b") == ["1 MiB, 1.00 x the model's; 2 kernels gave up a faster form"]

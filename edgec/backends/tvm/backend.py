@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,15 +98,20 @@ def tables_folder() -> Path:
 
 def compile_tuned(plan: Plan, target: Target, options: CompileOptions, tuned: Table) -> Artifact:
     """The engine of a plan with the kernels of a table, and by rules what it does not hold; raises as `compile`."""
+    from edgec.backends.tvm import growth
     from edgec.kernels.tables import signature
 
     entry.check_name(options.name)
     plan = _with_layouts(plan, target, tuned)
     exact = any(in_bytes(v.quant) for v in plan.graph.values() if v.const is None)
     programs = {i: _program(k, target, exact, tuned) for i, k in enumerate(plan.kernels) if not k.is_view}
+    grown = growth.measure(plan, programs)
+    if options.max_growth:
+        programs, grown = growth.within(plan, programs, target, options.max_growth,
+                                        lambda kernel: _alternatives(kernel, target, exact, tuned))
     artifact = compile_programs(plan, programs, target, options)
-    names = [k.name for k in plan.kernels if signature(k) in tuned.entries]
-    return replace(artifact, meta={**artifact.meta, "tuned": sorted(names)})
+    names = [k.name for k in plan.kernels if signature(k) in tuned.entries and k.name not in grown.given_up]
+    return replace(artifact, meta={**artifact.meta, "tuned": sorted(names), "weights": asdict(grown)})
 
 
 def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Target,
@@ -189,11 +195,26 @@ def _program(kernel: Kernel, target: Target, exact: bool, tuned: Table) -> Any:
     the bits of the interpreter.
     """
     from edgec.backends.tvm import compose, lower
-    from edgec.backends.tvm.exact import uncontracted
     from edgec.kernels import registry
 
     program = registry.program(kernel, target, lower.lower, tuned)
     program = compose.build(kernel, target, lower.lower) if program is None else program
+    return _finished(kernel, program, exact)
+
+
+def _alternatives(kernel: Kernel, target: Target, exact: bool, tuned: Table) -> Iterator[TensorProgram]:
+    """Other tuned programs of a kernel, in the order of preference."""
+    from edgec.backends.tvm import lower
+    from edgec.kernels import registry
+
+    for program in registry.alternatives(kernel, target, lower.lower, tuned):
+        yield _finished(kernel, program, exact)
+
+
+def _finished(kernel: Kernel, program: TensorProgram, exact: bool) -> TensorProgram:
+    """The program without contraction where the bits of the interpreter are wanted."""
+    from edgec.backends.tvm.exact import uncontracted
+
     pointwise = all(table.role(n) is KernelRole.POINTWISE for n in kernel.nodes)
     if exact and (pointwise or any(in_bytes(v.quant) for v in (*kernel.inputs, *kernel.outputs))):
         return replace(program, func=uncontracted(program.func))
