@@ -30,7 +30,7 @@ def sparse(task: Task) -> Outcome:
     """2:4 in every layer that sparse tensor cores take, trained with its zeros, counted in the exported file."""
     made = task.work.step("sparse", task.start.key, {"stage": "sparsify"}, lambda _, progress: stages.sparsify(
         task.start.graph, task.work.training.samples(_CHOOSING), progress=progress))
-    good = task.recover("sparse-recovered", made, Recipe(4, 64, 0.02, losses=TAUGHT, augment=AUGMENT),
+    good = task.recover("sparse-recovered", made, Recipe(3, 64, 0.02, losses=TAUGHT, augment=AUGMENT),
                         len(task.work.training.labels), curve=True)
     file = task.work.folder / "sparse-recovered.onnx"
     file.write_bytes(to_model(optimize(good.graph)[0]).SerializeToString())
@@ -75,7 +75,7 @@ def coarse(task: Task) -> Outcome:
         return stages.Stage(stage.graph, {**{k: v for k, v in stage.facts.items() if k == "options"}, **cost})
 
     made = work.step("coarse", task.start.key, asked, quantize)
-    good = task.recover("coarse-recovered", made, Recipe(3, 64, 0.01, losses=TAUGHT, augment=AUGMENT), 25000,
+    good = task.recover("coarse-recovered", made, Recipe(2, 64, 0.01, losses=TAUGHT, augment=AUGMENT), 25000,
                         curve=True)
     built = work.step("coarse-engine", good.key, {"stage": "build", "target": "host"}, lambda _, __: stages.Stage(
         good.graph, {}), lambda graph: engine_top1(task, graph))

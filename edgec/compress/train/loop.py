@@ -31,6 +31,7 @@ _TEACHERS = ("model", "self", "mutual")
 _CHECKPOINT = "training.npz"
 _KNOWN_SAMPLES = 64  # by which the samples of a run are recognised, beside their number and labels
 _LEAST_SCALE = 1e-8  # of a learned grid
+_SCALE_RATE = 0.1  # of the rate, for scales: a step of the one scale of a weight rounds all of it anew
 _FORMAT = 3
 _PICTURES = 4  # axes of pictures and of the filters that run over them
 
@@ -171,9 +172,10 @@ class _Student:
                 for parameter in map(self.module.parameter, self.module.weight_names):
                     parameter.add_(0.01 * parameter.std() * torch.randn_like(parameter) if parameter.numel() > 1 else 0)
         weights = [self.module.parameter(name) for name in self.module.weight_names]
-        others = [*(w for w in weights if w.ndim <= 1), *self.module.scales(), *self.weights.parameters()]
-        groups = [{"params": [w for w in weights if w.ndim > 1], "weight_decay": recipe.decay},
-                  {"params": others, "weight_decay": 0.0}]
+        others = [*(w for w in weights if w.ndim <= 1), *self.weights.parameters()]
+        groups = [{"params": [w for w in weights if w.ndim > 1], "weight_decay": recipe.decay, "share": 1.0},
+                  {"params": others, "weight_decay": 0.0, "share": 1.0},
+                  {"params": self.module.scales(), "weight_decay": 0.0, "share": _SCALE_RATE}]
         self.optimizer: Any = (torch.optim.SGD(groups, recipe.rate, recipe.momentum, nesterov=recipe.momentum > 0)
                                if recipe.optimizer == "sgd" else torch.optim.AdamW(groups, recipe.rate))
 
@@ -267,7 +269,7 @@ def _step(students: Sequence[_Student], teaching: GraphModule | None, feeds: Map
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.module.parameters(), recipe.clip)
         for group in student.optimizer.param_groups:
-            group["lr"] = recipe.rate * rate_factor(recipe, share)
+            group["lr"] = recipe.rate * rate_factor(recipe, share) * group["share"]
         student.optimizer.step()
         with torch.no_grad():
             for scale in student.module.scales():

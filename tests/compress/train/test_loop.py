@@ -7,6 +7,7 @@ import torch
 from edgec.compress.sparse.patterns import pattern_mask
 from edgec.compress.torch_module import to_torch
 from edgec.compress.train.loop import Recipe, rate_factor, train
+from edgec.compress.train.losses import LOSSES, Batch
 from edgec.compress.train.store import collect
 from edgec.errors import UserError
 from edgec.ir import DType, Quant, Sparsity
@@ -197,3 +198,21 @@ def test_training_on_grids_recovers_what_coarse_weights_lose():
     assert any(v.quant != grids[v.name] for v in after.graph.values() if v.quant is not None)
     fixed = train(coarse, data, dataclasses.replace(recipe, scales=False, epochs=1), teacher=trained)
     assert all(v.quant == grids[v.name] for v in fixed.graph.values() if v.quant is not None)
+
+
+def test_scales_take_a_tenth_of_the_step_of_weights():
+    data = store()
+    trained = train(classifier(), data, QUICK).graph
+    coarse = on_grids(trained, data, DType.INT4)
+    recipe = Recipe(1, data.count, 0.5, momentum=0, decay=0, schedule="constant", warmup=0, losses={"match": 1.0},
+                    clip=1e6)
+    after = to_torch(train(coarse, data, recipe, teacher=trained).graph, learn_scales=True)
+    before, feeds = to_torch(coarse, learn_scales=True).train(), torch.from_numpy(data.batch(range(data.count))[0]["x"])
+    with torch.no_grad():
+        answers = to_torch(trained).eval()(x=feeds)
+    LOSSES["match"](Batch(before(x=feeds), answers, names=tuple(answers))).backward()
+    moved = 0
+    for new, old in zip(after.scales(), before.scales(), strict=True):
+        torch.testing.assert_close(new - old, -0.1 * 0.5 * old.grad, rtol=1e-2, atol=1e-8)
+        moved += int((new != old).any())
+    assert moved > 0
