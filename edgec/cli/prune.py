@@ -17,7 +17,7 @@ from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
 from edgec.cli.recording import RecordOptions, print_links
 from edgec.errors import UserError
-from edgec.report.units import many, seconds
+from edgec.report.units import count, many, seconds
 
 NAME = "prune"
 _SAMPLES = 512  # for statistics and criteria; more change neither
@@ -32,6 +32,8 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
     macs: Annotated[float | None, typer.Option(
         help="Share of the multiply-adds that may stay: 0.5 for half.", metavar="SHARE")] = None,
+    params: Annotated[float | None, typer.Option(
+        help="Share of the parameters that may stay, instead of --macs.", metavar="SHARE")] = None,
     channels: Annotated[float | None, typer.Option(
         help="Share of the channels that go, instead of --macs.", metavar="SHARE")] = None,
     speedup: Annotated[str, typer.Option(
@@ -43,6 +45,9 @@ def command(
         "kernel by kernel.")] = None,
     target: Annotated[str, typer.Option("--target", "-t", help="The device: channel counts fit its kernels.",
                                         autocompletion=complete_target)] = "",
+    blocks: Annotated[bool, typer.Option(
+        "--blocks", help="Remove whole residual blocks instead of channels: those without which the outputs on --data "
+        "change least.")] = False,
     criterion: Annotated[str, typer.Option(
         help="l1, l2, bn-scale, geometric-median, random; with --data also taylor, fisher, apoz, "
         "reconstruction.")] = "l2",
@@ -72,15 +77,16 @@ def command(
 ) -> None:
     """Remove channels: a smaller and faster model that computes nearly the same. Then: edgec recover, edgec build."""
     from edgec.compress import stages
-    from edgec.compress.prune.channels import PruneOptions, count_macs
+    from edgec.compress.prune.channels import PruneOptions, count_macs, count_weights
     from edgec.compress.prune.select import Limits
     from edgec.compress.train.loop import Recipe
     from edgec.data.dataset import open_data
     from edgec.target import load_target
 
-    given = [x for x in (macs, channels, speedup or None, latency or None) if x is not None]
+    given = [x for x in (macs, params, channels, speedup or None, latency or None) if x is not None]
     if len(given) != 1:
-        raise UserError("how much to prune is not clear", expected="one of --macs, --channels, --speedup and --latency")
+        raise UserError("how much to prune is not clear",
+                        expected="one of --macs, --params, --channels, --speedup and --latency")
     device = load_target(target) if target else None
     if device is None and (speedup or latency or times):
         raise UserError("a time is one on a device", expected="--target")
@@ -89,24 +95,33 @@ def command(
     ranking = ranking or ("cost" if known and channels is None else "global")
     if steps > 1 and not data:
         raise UserError("pruning in steps trains between them", expected="--data")
+    if blocks and (not data or channels is not None or steps > 1):
+        raise UserError("residual blocks go one by one, by what the outputs on samples are without them",
+                        expected="--data, and one of --macs, --speedup and --latency, in one step")
     with Steps(quiet) as progress:
         progress("load", None, str(source))
         model = how.load(source)
-        cost, steer, share, unit = count_macs, None, macs, "macs"
+        counted = macs if params is None else params
+        count, unit = (count_macs, "macs") if params is None else (count_weights, "parameters")
+        cost, steer, share = count, None, counted
         if device is not None and (speedup or latency or ranking == "cost"):
             price, unit = _price(device, model.graph, times, bool(latency))
             whole = price(stages.prepare(model.graph))
-            share = 1 / _factor(speedup) if speedup else _seconds(latency) / whole if latency else macs
-            cost, steer = (count_macs, price) if macs is not None else (price, None)
+            share = 1 / _factor(speedup) if speedup else _seconds(latency) / whole if latency else counted
+            cost, steer = (count, price) if counted is not None else (price, None)
             if share is not None and share >= 1:
                 raise UserError("the model reaches the goal as it is", where=f"{source} for {device.name}",
-                                expected="less" if macs is not None else f"less than {seconds(whole)}")
+                                expected="less" if counted is not None else f"less than {seconds(whole)}")
         options = PruneOptions(channels, share, ranking, criterion, limits)
         found = open_data(data, model.graph.inputs, preprocess=preprocess or None,
                           labels=labels or None) if data else None
         if found is not None and (samples or steps == 1):
             found = found.take(samples or _SAMPLES)
-        if steps > 1 and found is not None:
+        if blocks:
+            assert share is not None
+            assert found is not None
+            stage = stages.prune_blocks(model.graph, share, found, cost=cost, keep=keep or (), progress=progress)
+        elif steps > 1 and found is not None:
             taught = {"distill": 1.0, **({"cross-entropy": 1.0} if found.labelled else {})}
             stage = stages.prune_in_steps(
                 model.graph, options, found, Recipe(epochs, rate=rate, losses=taught, seed=seed), steps=steps,
@@ -183,11 +198,17 @@ def _ratios(texts: list[str] | None) -> dict[str, float]:
 
 
 def _print(facts: dict[str, Any], output: Path, source: Path, links: list[Any]) -> None:
-    rows = sorted(facts["groups"], key=lambda g: g["after"] / g["before"])
-    print_table(["channels of", "#before", "#after"], [[g["name"], g["before"], g["after"]] for g in rows[:_SHOWN]])
+    if "removed" in facts:
+        print_table(["block", "#multiply-adds", "#left of the cost", "#outputs"], [
+            [r["block"], count(int(r["macs"])), f"{r['cost_left']:.2f}",
+             "same" if r["sqnr_db"] is None else f"{r['sqnr_db']:.1f} dB"] for r in facts["removed"]])
+    rows = sorted(facts.get("groups", ()), key=lambda g: g["after"] / g["before"])
+    if rows:
+        print_table(["channels of", "#before", "#after"], [[g["name"], g["before"], g["after"]]
+                                                           for g in rows[:_SHOWN]])
     if len(rows) > _SHOWN:
         print(f"and {len(rows) - _SHOWN} more groups; --json lists all")
-    for blocked in facts["blocked"][:_SHOWN]:
+    for blocked in facts.get("blocked", ())[:_SHOWN]:
         print(f"kept: {blocked['node']}, {many(blocked['channels'], 'channel')}: {blocked['reason']}")
     print_links(links, output)
     print(f"next          edgec recover {output} --teacher {source} --data ... -o recovered.edgec")

@@ -61,13 +61,21 @@ def test_prune_prints_what_went_and_what_stayed(edgec, model, tmp_path):
     assert widths == [8, 8]
 
 
+def test_prune_for_parameters_counts_them(edgec, model, tmp_path):
+    done = edgec("prune", model, "-o", tmp_path / "p.edgec", "--params", "0.6", "--json", "-q")
+    before, after = done.json["weights"]
+    assert 0.4 * before < after <= 0.6 * before
+    assert done.json["cost"] == "parameters"
+
+
 def test_prune_for_a_speedup_asks_the_cost_model(edgec, model, tmp_path):
     done = edgec("prune", model, "-o", tmp_path / "p.edgec", "--speedup", "1.5x", "-t", "rpi4", "--json", "-q")
     assert done.json["macs"][1] < done.json["macs"][0]
 
 
 @pytest.mark.parametrize(("options", "text"), [
-    ([], "one of --macs, --channels, --speedup and --latency"),
+    ([], "one of --macs, --params, --channels, --speedup and --latency"),
+    (["--macs", "0.5", "--params", "0.5"], "one of --macs"),
     (["--macs", "0.5", "--channels", "0.5"], "one of --macs"),
     (["--speedup", "2x"], "--target"), (["--latency", "2ms"], "--target"),
     (["--latency", "2", "-t", "rpi4"], "cannot read the latency"),
