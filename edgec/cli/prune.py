@@ -102,13 +102,13 @@ def command(
         progress("load", None, str(source))
         model = how.load(source)
         counted = macs if params is None else params
-        count, unit = (count_macs, "macs") if params is None else (count_weights, "parameters")
-        cost, steer, share = count, None, counted
+        counting, unit = (count_macs, "macs") if params is None else (count_weights, "parameters")
+        cost, steer, share = counting, None, counted
         if device is not None and (speedup or latency or ranking == "cost"):
             price, unit = _price(device, model.graph, times, bool(latency))
             whole = price(stages.prepare(model.graph))
             share = 1 / _factor(speedup) if speedup else _seconds(latency) / whole if latency else counted
-            cost, steer = (count, price) if counted is not None else (price, None)
+            cost, steer = (counting, price) if counted is not None else (price, None)
             if share is not None and share >= 1:
                 raise UserError("the model reaches the goal as it is", where=f"{source} for {device.name}",
                                 expected="less" if counted is not None else f"less than {seconds(whole)}")
