@@ -22,7 +22,7 @@ from edgec.backends.tensorrt import board, operators
 from edgec.backends.tensorrt.dialect import to_dialect
 from edgec.backends.tensorrt.export import export
 from edgec.backends.tensorrt.native import BoardRunner
-from edgec.backends.tensorrt.preprocess import preprocess_files
+from edgec.backends.tensorrt.preprocess import picture_recipe, preprocess_files
 from edgec.backends.tensorrt.qdq import refuse_grid
 from edgec.backends.tensorrt.releases import Release, release_of
 from edgec.errors import Refusal, UserError
@@ -72,10 +72,12 @@ class TensorRtBackend:
         options.progress(f"compile {self.name}", None, f"{len(plan.graph.nodes)} nodes for TensorRT {release.text}")
         choices = target.choices
         facts = {"target": target.name, **{k: str(target.software[k]) for k in sorted(target.software)}}
+        recipe = picture_recipe(options.preprocess, plan.graph)
         made = export(plan.graph, release, options.folder, name=options.name, precision=options.precision or "auto",
-                      board=facts, dla_core=choices.get("dla"), gpu_fallback=bool(choices.get("gpu_fallback")))
+                      board=facts, dla_core=choices.get("dla"), gpu_fallback=bool(choices.get("gpu_fallback")),
+                      pictures=recipe)
         files = dict(made.files)
-        pictures = preprocess_files(options.preprocess, plan.graph, options.name)
+        pictures = preprocess_files(recipe, options.name)
         for name, text, meaning in ((BUILDER, board.builder_text(), "builds the engine on the board, once"),
                                     (RUNNER, board.runner_text(), "runs the engine on the board"),
                                     (HEADER, _header(), "the engine in C++"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,12 @@ def variants(graph: Graph, release: Release, precision: str) -> list[str]:
 
 
 def export(graph: Graph, release: Release, folder: Path, *, name: str, precision: str, board: dict[str, str],
-           dla_core: int | None = None, gpu_fallback: bool = False) -> Export:
+           dla_core: int | None = None, gpu_fallback: bool = False,
+           pictures: Mapping[str, Any] | None = None) -> Export:
     """Write the models of `graph` and their description into `folder`.
 
-    precision: see `variants`; board: facts about the target for messages (`target`, `jetpack`, ...).
+    precision: see `variants`; board: facts about the target for messages (`target`, `jetpack`, ...);
+    pictures: how a picture becomes the input (`preprocess.picture_recipe`).
     Raises UserError and Unsupported, with every refusal at once, for what the release or the DLA cannot do.
     """
     made = Export()
@@ -98,6 +100,7 @@ def export(graph: Graph, release: Release, folder: Path, *, name: str, precision
         "inputs": [_port(v) for v in graph.inputs], "outputs": [_port(v) for v in graph.outputs],
         "int8_layers": int8_layers(adjusted) if "int8" in chosen else [],
         "tolerance": max(TOLERANCES[kind] for kind in chosen),
+        "pictures": dict(pictures or {}),
         "sparse_layers": sparse, "dla": dla_core, "gpu_fallback": gpu_fallback, "off_dla": dla_rows,
     }
     text = json.dumps(made.description, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from edgec.backends.tensorrt.preprocess import preprocess_files
+from edgec.backends.tensorrt.preprocess import picture_recipe, preprocess_files
 from edgec.data.pictures import apply
 from edgec.data.preprocess import bind, parse
 from tests.models import Builder
@@ -35,7 +35,7 @@ def compile_recipe(folder, recipe: str, shape):
     b = Builder()
     graph = b.output(b("Relu", b.input("image", *shape)))
     bound = bind(parse(recipe), "image", graph.inputs[0].type)
-    for name, text in preprocess_files(bound.to_json(), graph, "net").items():
+    for name, text in preprocess_files(picture_recipe(bound.to_json(), graph), "net").items():
         (folder / name).write_text(text)
     (folder / "main.c").write_text(
         '#include "net_preprocess.h"\n'
@@ -97,5 +97,5 @@ def test_a_picture_that_is_too_small_is_refused(tmp_path):
 def test_files_are_written_only_where_a_picture_is_the_one_input():
     b = Builder()
     graph = b.output(b("Relu", b.input("x", 1, 16, 5)))
-    assert preprocess_files({"scale": 1.0}, graph, "net") == {}
-    assert preprocess_files(None, graph, "net") == {}
+    assert picture_recipe({"scale": 1.0}, graph) == picture_recipe(None, graph) == {}
+    assert preprocess_files({}, "net") == {}

@@ -3,6 +3,7 @@
     from run import Engine                        # in the bundle's engine/ folder
     engine = Engine()                             # builds at the first start, which takes minutes
     outputs = engine.run({"x": array})            # numpy arrays by name
+    outputs = engine.run_picture(frame, 1280, 720, "NV12")    # a camera's bytes, prepared on the GPU
 
     python3 run.py --bench 200                    latency on this machine
     python3 run.py --serve                        what edgec talks to over ssh
@@ -19,6 +20,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from edgec.backends.tensorrt.board.engine import HERE, Board
 from edgec.backends.tensorrt.board.files import FAILED, Failure, say
+from edgec.backends.tensorrt.board.pictures import Pictures
 from edgec.backends.tensorrt.board.session import Session
 
 _MAGIC = b"EDG1"
@@ -35,6 +37,8 @@ class Engine:
         self.session = session if session is not None else board.open()  # type: ignore[union-attr]
         description = board.description if board is not None else json.loads(_text(os.path.join(folder, "engine.json")))
         self.inputs, self.outputs = description["inputs"], description["outputs"]
+        self._folder, self._board, self._pictures = folder, board, None  # type: str, Any, Optional[Pictures]
+        self._recipe = description.get("pictures")
         self._types = {t["name"]: t["dtype"] for t in self.session.tensors}
 
     def run_bytes(self, feeds: List[bytes]) -> List[bytes]:
@@ -55,8 +59,29 @@ class Engine:
                 given = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
                 raise Failure(f"input {port['name']} is {given}", f"give {port['dtype']}{port['shape']}")
             data.append(numpy.ascontiguousarray(array).tobytes())
-        return {p["name"]: numpy.frombuffer(d, p["dtype"]).reshape(p["shape"])
-                for p, d in zip(self.outputs, self.run_bytes(data))}
+        return self._arrays(self.run_bytes(data))
+
+    def run_picture(self, picture: Any, width: int, height: int, form: str = "RGB", stride: int = 0) -> Dict[str, Any]:
+        """Outputs by name from a picture with 8 bits per channel, which the GPU resizes and normalizes as the bundle
+        says. form: RGB, BGR, GRAY, NV12 or YUYV; stride: bytes from row to row, 0 for rows without gaps.
+
+        Raises Failure if the bundle states no preprocessing, or the picture does not fit it.
+        """
+        if not self._recipe or self._board is None:
+            raise Failure("this bundle does not say how a picture becomes its input",
+                          "build it with --preprocess, such as imagenet")
+        if self._pictures is None:
+            self._pictures = Pictures(self._folder, self._board.keep, self._recipe, self._board.machine["sm"],
+                                      self.session)
+        self._pictures.write(bytes(picture), form, width, height, stride)
+        self.session.run()
+        return self._arrays([_convert(self.session.read(p["name"]), self._types[p["name"]], p["dtype"])
+                             for p in self.outputs])
+
+    def _arrays(self, data: List[bytes]) -> Dict[str, Any]:
+        import numpy
+
+        return {p["name"]: numpy.frombuffer(d, p["dtype"]).reshape(p["shape"]) for p, d in zip(self.outputs, data)}
 
     def serve(self, source: Any, sink: Any) -> None:
         """Answer requests until `source` ends. A request is `EDG1`, the number of runs (uint32) and the inputs; the
@@ -79,6 +104,8 @@ class Engine:
 
     def close(self) -> None:
         """Free the engine."""
+        if self._pictures is not None:
+            self._pictures.close()
         self.session.close()
 
 

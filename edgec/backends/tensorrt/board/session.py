@@ -54,8 +54,7 @@ class Session:
         for index in range(self.engine.num_io_tensors if named else self.engine.num_bindings):
             self.tensors.append(self._describe(trt, index, named))
         for tensor in self.tensors:
-            pointer = ctypes.c_void_p()
-            self._check(self._cuda.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(max(1, tensor["bytes"]))))
+            pointer = self.allocate(max(1, tensor["bytes"]))
             self._buffers[tensor["name"]] = pointer
             if named:
                 self._context.set_tensor_address(tensor["name"], pointer.value)
@@ -78,11 +77,34 @@ class Session:
         return {"name": name, "dtype": _NUMPY.get(dtype, dtype.lower()), "shape": shape, "bytes": size,
                 "input": is_input}
 
+    @property
+    def stream(self) -> Any:
+        """The stream that inferences run on."""
+        return self._stream
+
+    def allocate(self, size: int) -> ctypes.c_void_p:
+        """Memory on the GPU. Raises Failure if there is none."""
+        pointer = ctypes.c_void_p()
+        self._check(self._cuda.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(size)))
+        return pointer
+
+    def release(self, pointer: ctypes.c_void_p) -> None:
+        """Free memory of `allocate`, if there is any."""
+        if pointer:
+            self._cuda.cudaFree(pointer)
+
+    def address(self, name: str) -> ctypes.c_void_p:
+        """Where an input or output lies on the GPU."""
+        return self._buffers[name]
+
+    def copy_in(self, pointer: ctypes.c_void_p, data: bytes) -> None:
+        """Copy bytes to the GPU."""
+        self._check(self._cuda.cudaMemcpyAsync(pointer, data, ctypes.c_size_t(len(data)), _TO_DEVICE, self._stream))
+        self._synchronize()
+
     def write(self, name: str, data: bytes) -> None:
         """Copy the bytes of an input to the GPU."""
-        self._check(self._cuda.cudaMemcpyAsync(self._buffers[name], data, ctypes.c_size_t(len(data)), _TO_DEVICE,
-                                               self._stream))
-        self._synchronize()
+        self.copy_in(self._buffers[name], data)
 
     def read(self, name: str) -> bytes:
         """The bytes of an output."""
@@ -122,7 +144,7 @@ class Session:
         """Free everything, in order."""
         self._context = None
         for pointer in self._buffers.values():
-            self._cuda.cudaFree(pointer)
+            self.release(pointer)
         self._buffers = {}
         if self._stream:
             self._cuda.cudaStreamDestroy(self._stream)
