@@ -60,7 +60,8 @@ def in_c(tmp_path_factory):
     """edgec_place of the header: (status, the bytes of edgec_placed)."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "main.c").write_text(
-        '#include "edgec_preprocess.h"\nint place(edgec_placed *job, const edgec_recipe *r, int f, int w, int h, int s) {'
+        '#include "edgec_preprocess.h"\n'
+        'int place(edgec_placed *job, const edgec_recipe *r, int f, int w, int h, int s) {'
         ' return edgec_place(job, r, f, w, h, s); }\n')
     subprocess.run([sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-none", "-std=c11", "-O1", "-shared",
                     "-fPIC", "-nostdlib", "-w", f"-I{HEADER}", str(folder / "main.c"), "-o", str(folder / "p.so")],
