@@ -8,7 +8,8 @@ reads it, what that makes is wanted, and the value comes out of an integer kerne
 reads it in float.
 Nothing inside a kernel (`ir.grouping`) gets one: none between Conv, BatchNormalization, Add and Relu. So what no
 product follows stays float without being named: scores, box decoding, graph outputs.
-Readers that compute in float keep the float numbers: an Identity then carries the grid for the others.
+Readers that compute in float keep the float numbers, and kernels in float write them: an Identity then carries the
+grid for the others.
 """
 
 from __future__ import annotations
@@ -250,8 +251,13 @@ class _Placer:
         self.wanted.setdefault(id(value), []).append((node, index))
 
     def _keeps_float_readers(self, value: Value) -> bool:
-        """True if the value must stay float itself: a graph input or output, or read by a float kernel."""
+        """True if the value must stay float itself: a graph input or output, read by a float kernel, or made by one:
+        float kernels with an anchor write floats, which a pass of its own rounds faster than any generic kernel.
+        """
         if value.producer is None or self.graph.is_output(value):
+            return True
+        home = self.home[id(value)]
+        if self.kinds[id(home)] is Kind.FLOAT and home.anchor is not None:
             return True
         uses = {(id(n), i) for n, i in self.wanted[id(value)]}
         return any((id(n), i) not in uses and not self._reads_any_grid(n) for n, i in value.uses)
