@@ -1,8 +1,9 @@
 """Layer by layer beside a peer: its own profile, and our kernels under a clock, paired by what they compute.
 
 A layer is a product (convolution, matrix product, recurrent cell) with the pointwise nodes behind it. The n-th product
-with so many results is the n-th one of the peer, if both have equally many of them; all else is the rest: pools, moves,
-conversions of layouts, softmax, normalization, and products that have no counterpart.
+with so many results of so many terms is the n-th one of the peer, if both have equally many of them, first as the
+numbers are, then with channels rounded up to whole vectors, as a peer may compute them. All else is the rest: pools,
+moves, conversions of layouts, softmax, normalization, and products that have no counterpart.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import json
 import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,32 @@ _PRODUCTS = frozenset((
 _POINTWISE = frozenset((
     "Relu", "Clip", "Sigmoid", "Mul", "Add", "Sub", "Div", "HardSigmoid", "HardSwish", "QuickGelu", "Gelu", "FastGelu",
     "BiasGelu", "LeakyRelu", "PRelu", "Tanh", "Erf", "Subgraph", "Eltwise", "Swish", "Clamp"))
+_LANES = 16  # channels of a vector
 _AHEAD = 1.05  # a peer wins a layer if we take longer by more than what differs from run to run
 REST = "the rest"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One product with what follows it, or all the rest. results: numbers that it computes."""
+    """One product with what follows it, or all the rest. shape: of its results, each of which is a sum of `terms`."""
 
     name: str
     work: str
-    results: int
+    shape: tuple[int, ...]
     seconds: float
+    terms: int = 0
+
+    @property
+    def results(self) -> int:
+        """How many numbers it computes; 0 for the rest."""
+        return prod(self.shape) if self.shape else 0
+
+    @property
+    def rounded(self) -> tuple[int, ...]:
+        """Shape and terms with whole vectors of channels."""
+        shape = [-(-d // _LANES) * _LANES if axis == 1 and len(self.shape) > 2 else d
+                 for axis, d in enumerate(self.shape)]
+        return (*shape, -(-self.terms // _LANES) * _LANES)
 
 
 @dataclass(frozen=True)
@@ -66,13 +81,13 @@ def of_peer(nodes: Sequence[Mapping[str, Any]]) -> list[Layer]:
     for node in nodes:
         results = prod(node["shape"])
         if node["op"] in _PRODUCTS:
-            layers.append(Layer(node["name"], node["op"], results, node["seconds"]))
+            layers.append(Layer(node["name"], node["op"], tuple(node["shape"]), node["seconds"], _terms(node)))
         elif node["op"] in _POINTWISE and layers and layers[-1].results == results:
             last = layers[-1]
-            layers[-1] = Layer(last.name, f"{last.work}+{node['op']}", results, last.seconds + node["seconds"])
+            layers[-1] = replace(last, work=f"{last.work}+{node['op']}", seconds=last.seconds + node["seconds"])
         else:
             rest += node["seconds"]
-    return [*layers, Layer(REST, "", 0, rest)]
+    return [*layers, Layer(REST, "", (), rest)]
 
 
 def of_report(report: Mapping[str, Any], seconds: Mapping[str, float]) -> list[Layer]:
@@ -86,27 +101,42 @@ def of_report(report: Mapping[str, Any], seconds: Mapping[str, float]) -> list[L
         if row is None or not row["macs"] or not row["outputs"]:
             rest += value
             continue
-        shape = [int(d) for d in re.findall(r"\d+", row["outputs"][0].partition("[")[2])]
+        shape = tuple(int(d) for d in re.findall(r"\d+", row["outputs"][0].partition("[")[2]))
         work = f"{'+'.join(row['ops'])} to {'x'.join(map(str, shape))}, {algorithms.get(name, '')}"
-        layers.append(Layer(name, work, prod(shape), value))
-    return [*layers, Layer(REST, "", 0, rest)]
+        layers.append(Layer(name, work, shape, value, row["macs"] // prod(shape)))
+    return [*layers, Layer(REST, "", (), rest)]
 
 
 def pair(ours: Sequence[Layer], theirs: Sequence[Layer]) -> list[Pair]:
     """The layers of both, ours in their order; the last pair is the rest. Nothing is left out."""
-    wanted, found = _by_results(ours), _by_results(theirs)
-    known = {k for k, layers in wanted.items() if k and len(layers) == len(found.get(k, ()))}
-    peers = {id(a): b for k in known for a, b in zip(wanted[k], found[k], strict=True)}
-    rest = [sum(x.seconds for x in side if x.results not in known) for side in (ours, theirs)]
+    peers: dict[int, Layer] = {}
+    left = [x for x in ours if x.shape], [x for x in theirs if x.shape]
+    keys: list[Callable[[Layer], tuple[int, ...]]] = [lambda x: (x.results, x.terms), lambda x: x.rounded]
+    for key in keys:
+        wanted, found = _grouped(left[0], key), _grouped(left[1], key)
+        for k, own in wanted.items():
+            if len(own) == len(found.get(k, ())):
+                peers.update({id(a): b for a, b in zip(own, found[k], strict=True)})
+        taken = {id(b) for b in peers.values()}
+        left = [x for x in left[0] if id(x) not in peers], [x for x in left[1] if id(x) not in taken]
+    rest = [sum(x.seconds for x in (*(x for x in side if not x.shape), *unpaired))
+            for side, unpaired in zip((ours, theirs), left, strict=True)]
     paired = [Pair(x, peers[id(x)].seconds) for x in ours if id(x) in peers]
-    return [*paired, Pair(Layer(REST, "", 0, rest[0]), rest[1])]
+    return [*paired, Pair(Layer(REST, "", (), rest[0]), rest[1])]
 
 
-def _by_results(layers: Sequence[Layer]) -> dict[int, list[Layer]]:
-    groups: dict[int, list[Layer]] = defaultdict(list)
+def _grouped(layers: Sequence[Layer], key: Callable[[Layer], tuple[int, ...]]) -> dict[tuple[int, ...], list[Layer]]:
+    groups: dict[tuple[int, ...], list[Layer]] = defaultdict(list)
     for layer in layers:
-        groups[layer.results].append(layer)
+        groups[key(layer)].append(layer)
     return groups
+
+
+def _terms(node: Mapping[str, Any]) -> int:
+    """Products in a sum: a convolution's weights for one channel, else a row of a matrix product's first factor."""
+    if "Conv" in node["op"] and len(node["inputs"]) > 1:
+        return prod(node["inputs"][1]) // node["shape"][1]
+    return node["inputs"][0][-1] if node["inputs"] and node["inputs"][0] else 0
 
 
 def measure(model: Model, peers: Sequence[str], bundle: Path, places: Places, rounds: int,
@@ -152,9 +182,10 @@ def rows(model: str, peer: str, pairs: Sequence[Pair]) -> list[list[str]]:
     """Cells of the layers that the peer wins, those with the largest loss first; one line that says so if none is."""
     total = sum(p.layer.seconds for p in pairs)
     lost = sorted((p for p in pairs if p.ratio > _AHEAD), key=lambda p: p.peer - p.layer.seconds)
+    matched = sum(p.layer.seconds for p in pairs[:-1]) / total if total else 0.0
     cells = [[model, peer, p.layer.name, p.layer.work, f"{p.layer.seconds * 1e6:.1f}", f"{p.peer * 1e6:.1f}",
               f"{p.ratio:.2f}", f"{p.layer.seconds / total:.1%}"] for p in lost]
-    return cells or [[model, peer, f"none of {len(pairs)}", "", "", "", "", ""]]
+    return cells or [[model, peer, f"none of {len(pairs) - 1}, nor the rest", "", "", "", "", f"{matched:.1%}"]]
 
 
 HEAD = ["model", "peer", "layer", "what it computes, and how", "edgec us", "peer us", "ratio", "of our time"]

@@ -1,7 +1,7 @@
 """The time of each node of a peer: `profile_worker.py PEER MODEL.onnx FEEDS.npz FOLDER RUNS`, one thread, float32.
 
 Runs in the peers' own environment. Prints one line of JSON: version, and nodes in the order of execution, each with
-name, op, shape of its first output, and seconds (the median over the runs).
+name, op, shape of its first output, shapes of its first two inputs, and seconds (the median over the runs).
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ def onnxruntime(job: Job, runs: int) -> dict[str, Any]:
     path.unlink()
     rows: dict[str, dict[str, Any]] = {}
     for event in events:
-        shape = next((next(iter(s.values())) for s in event["args"]["output_type_shape"]), [])
+        read, written = ([next(iter(s.values())) for s in event["args"][f"{side}_type_shape"]]
+                         for side in ("input", "output"))
         row = rows.setdefault(event["args"]["node_index"], {
-            "name": event["name"][:-len(_SUFFIX)], "op": event["args"]["op_name"], "shape": shape, "times": []})
+            "name": event["name"][:-len(_SUFFIX)], "op": event["args"]["op_name"],
+            "shape": written[0] if written else [], "inputs": read[:2], "times": []})
         row["times"].append(event["dur"] * 1e-6)
     return {"version": ort.__version__, "nodes": list(map(_summed, rows.values()))}
 
@@ -49,15 +51,16 @@ def openvino(job: Job, runs: int) -> dict[str, Any]:
     settings = {**peer_worker.openvino_settings(job), "PERF_COUNT": True}
     compiled = ov.Core().compile_model(str(job.model), "CPU", settings)
     request = peer_worker.openvino_request(compiled, job)
-    shapes = {op.get_friendly_name(): list(op.output(0).shape) for op in compiled.get_runtime_model().get_ordered_ops()
-              if op.get_output_size()}
+    shapes = {op.get_friendly_name(): (list(op.output(0).shape), [list(i.get_shape()) for i in op.inputs()[:2]])
+              for op in compiled.get_runtime_model().get_ordered_ops() if op.get_output_size()}
     rows: dict[str, dict[str, Any]] = {}
     for turn in range(_WARM + runs):
         request.infer()
         for found in request.get_profiling_info() if turn >= _WARM else ():
             if found.status.name == "EXECUTED":
-                row = rows.setdefault(found.node_name, {"name": found.node_name, "op": found.node_type, "times": [],
-                                                        "shape": shapes.get(found.node_name, [])})
+                shape, read = shapes.get(found.node_name, ([], []))
+                row = rows.setdefault(found.node_name, {"name": found.node_name, "op": found.node_type, "shape": shape,
+                                                        "inputs": read, "times": []})
                 row["times"].append(found.real_time.total_seconds())
     return {"version": metadata.version("openvino"), "nodes": list(map(_summed, rows.values()))}
 
