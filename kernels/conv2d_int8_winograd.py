@@ -42,6 +42,7 @@ from edgec.kernels.emit import (
     loop,
     only_if,
     parallel,
+    prefetch,
     store,
     unrolled,
     vectorized,
@@ -65,7 +66,7 @@ _LINE_OF_WORDS = 32  # numbers of 2 bytes in a cache line
 # Instruction slots (half a cycle) for each vector of transformed inputs and of sums, and for each cache line of weights
 # from beyond the second cache: measured 2026-11-24 on an Intel Xeon, with AVX2, AVX-512 and VNNI, on the 3x3 layers of
 # ResNet-18, most of whose predictions were within 30 %, those with VNNI 40 % too low.
-_INPUT, _OUTPUT, _ARRIVAL = 6, 10, 20
+_INPUT, _OUTPUT, _ARRIVAL = 6, 10, 40
 _GAIN = 0.75  # of a direct sum's cost: what is closer is left to the direct sum, which needs less memory
 
 
@@ -225,7 +226,8 @@ class _Winograd:
     def __init__(self, kernel: Kernel, cpu: Machine, which: Dot, conv: Convolution, exact: Product, chosen: Schedule,
                  lower: Lower, writer: Writer) -> None:
         node, result, b = kernel.anchor, kernel.outputs[0], BYTE_BLOCK
-        self.dot, self.conv, self.chosen, self.tile, self.window = which, conv, chosen, chosen.tile, conv.window
+        self.cpu, self.dot, self.conv, self.chosen = cpu, which, conv, chosen
+        self.tile, self.window = chosen.tile, conv.window
         self.words = 8 if cpu.by_element else b  # 16-bit numbers of a vector of inputs
         self.rows, self.columns = axes(conv, chosen.outputs)
         self.points = self.rows.size * self.columns.size
@@ -331,6 +333,8 @@ class _Winograd:
                 store(sums, broadcast(tirx.const(0, "int32"), size), lanes(i * size, size))
 
             def slab(c: Expr, depth: int) -> None:
+                ahead = start * which.vectors + (steps + c * in_block) * vectors
+                self._fetch_ahead(ahead, piece, depth * vectors, chunk // columns)
                 with convolution_int8.steps(depth, which.rolled) as step, unrolled(columns) as t, \
                         unrolled(vectors) as v:
                     first = point * part + (c * chunk + piece * columns + t) * BYTE_BLOCK
@@ -347,6 +351,18 @@ class _Winograd:
             with unrolled(columns) as t, unrolled(vectors) as v:
                 place = lanes(((piece * columns + t) * vectors + v) * size, size)
                 store(self.sums, load(sums, lanes((t * vectors + v) * size, size)), point, place)
+
+    def _fetch_ahead(self, start: Expr, piece: Expr, vectors: int, pieces: int) -> None:
+        """Ask for this piece's share of `vectors` vectors of weights from `start`, which the next products will read.
+
+        Only where weights come from beyond the second cache, and the core does not count instructions.
+        """
+        if self.cpu.by_element or weights_stay(self.cpu, self.conv, self.chosen.outputs):
+            return
+        size = self.dot.lanes * self.dot.depth
+        share = -(-vectors * size // _LINE_OF_WORDS // pieces)
+        with unrolled(share) as line:
+            prefetch(self.weights, start * size + (piece * share + line) * _LINE_OF_WORDS)
 
     def _output(self, n: Expr, block: Expr, tile: Expr, place: Expr) -> None:
         """Finish one tile of one output block: A^T s A, the division, bias, pointwise nodes."""
