@@ -101,6 +101,25 @@ def _prune_by_curves(graph: Graph, options: PruneOptions, evidence: Evidence, co
     return Stage(settled, facts)
 
 
+def prune_blocks(graph: Graph, share: float, samples: Iterable[Any] | Store, *, cost: Cost = count_macs,
+                 keep: Sequence[str] = (), progress: Progress = silent) -> Stage:
+    """Remove whole residual blocks: see `prune.blocks.prune_blocks`. Statistics are measured anew afterwards."""
+    from edgec.compress.prune.blocks import find_blocks
+    from edgec.compress.prune.blocks import prune_blocks as apply
+    from edgec.compress.train.statistics import insert_batch_norms, measure_statistics
+    from edgec.compress.train.store import collect
+
+    store = collect(samples, progress)
+    whole = insert_batch_norms(prepare(graph), store, progress)
+    small, rows = apply(whole, store, share, cost, keep=keep, progress=progress)
+    small = measure_statistics(small, store, progress)
+    return Stage(small, {
+        "stage": "prune blocks", "options": {"cost_ratio": share, "keep": list(keep)}, "samples": store.count,
+        "macs": [count_macs(whole), count_macs(small)], "weights": [count_weights(whole), count_weights(small)],
+        "removed": [{"block": r.name, "macs": r.macs, "sqnr_db": r.quality.decibels, "top1": r.quality.right,
+                     "cost_left": r.cost} for r in rows], "left": [b.name for b in find_blocks(small)]})
+
+
 def prune_in_steps(graph: Graph, options: PruneOptions, samples: Iterable[Any] | Store, recipe: Any, *, steps: int,
                    teacher: Graph | None = None, cost: Cost = count_macs, steer: Cost | None = None,
                    folder: Path | None = None, threads: int = 1, progress: Progress = silent) -> Stage:

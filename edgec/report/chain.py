@@ -26,7 +26,7 @@ def render_chain(record: Mapping[str, Any], title: str) -> str:
     return page(f"{title}, {many(len(links) - 1, 'stage')}", [
         f"<h1>{escape(title)} <small>after {escape(', '.join(r['stage'] for r in links[1:]))}</small></h1>",
         _tiles(links[0], links[-1]), "<h2>Stages</h2>", chain_table(links), front(facts), curves(facts),
-        _groups(facts), _layers(facts), _history(facts),
+        _groups(facts), _blocks(facts), _layers(facts), _history(facts),
         quantization({**facts, "accuracy": None}) if facts["stage"] == "quantize" else ""])
 
 
@@ -135,8 +135,8 @@ def front(facts: Mapping[str, Any]) -> str:
     points = facts.get("front")
     if not points:
         return ""
-    unit, scale = {"seconds": ("predicted time, ms", 1e3), "cycles": ("predicted cycles of one core, M", 1e-6)}.get(
-        facts.get("cost", ""), ("multiply-adds, M", 1e-6))
+    unit, scale = {"seconds": ("predicted time, ms", 1e3), "cycles": ("predicted cycles of one core, M", 1e-6),
+                   "parameters": ("parameters, M", 1e-6)}.get(facts.get("cost", ""), ("multiply-adds, M", 1e-6))
     labelled = all(p["top1"] is not None for p in points)
     y = [p["top1"] if labelled else _left(p["sqnr_db"]) for p in points]
     x = [p["cost"] * scale for p in points]
@@ -199,6 +199,13 @@ def _groups(facts: Mapping[str, Any]) -> str:
     kept = [[code(b["node"]), str(b["channels"]), escape(b["reason"])] for b in facts["blocked"]]
     more = ("<h2>Left as they are</h2>" + table(["channels of", "#channels", "why"], kept[:_SHOWN])) if kept else ""
     return "<h2>Channels</h2>" + table(["channels of", "#before", "#after", "#left"], rows[:_SHOWN]) + more
+
+
+def _blocks(facts: Mapping[str, Any]) -> str:
+    rows = [[code(r["block"]), count(r["macs"]), f"{r['cost_left']:.2f}", f"{_left(r['sqnr_db']):.1f} dB",
+             "" if r["top1"] is None else f"{r['top1']:.2f} %"] for r in facts.get("removed", ())]
+    return ("<h2>Residual blocks that went, one after the other</h2>" + table(
+        ["block", "#multiply-adds", "#left of the cost", "#SQNR of the outputs", "#top1"], rows)) if rows else ""
 
 
 def _layers(facts: Mapping[str, Any]) -> str:

@@ -172,3 +172,21 @@ def test_measured_times_correct_the_forecast(edgec, model, tmp_path):
     assert "not those of the model" in done.err
     path.write_text("[]")
     assert "cannot read the times" in edgec("prune", model, "-o", tmp_path / "p.edgec", *wish).err
+
+
+def test_whole_blocks_go_by_what_the_outputs_are_without_them(edgec, pictures, tmp_path):
+    b = Builder(3)
+    x = b("Relu", b.conv(b.input("x", 1, 3, 8, 8), 8, 3))
+    for _ in range(3):
+        x = b("Relu", b("Add", x, b.conv(b("Relu", b.conv(x, 8, 3)), 8, 3)))
+    model = save(b.output(b("Gemm", b("Flatten", x), b.weight(4, 512), b.weight(4), transB=1)), tmp_path / "net.onnx")
+    out = tmp_path / "p.edgec"
+    given = ["--blocks", "--macs", "0.8", "--data", str(pictures), "--preprocess", "scale=1/255", "-q"]
+    done = edgec("prune", model, "-o", out, *given)
+    assert done.code == 0, done.err
+    assert "left of the cost" in done.out
+    assert "Residual blocks that went" in out.with_suffix(".html").read_text()
+    assert sum(n.op == "Conv" for n in checkpoint.load(out).nodes) == 5
+    done = edgec("prune", model, "-o", out, "--blocks", "--macs", "0.8")
+    assert done.code == 2
+    assert "--data" in done.err
