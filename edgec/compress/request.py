@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ REPAIRS = ("equalize", "adaround", "bias-correction")  # in the order in which t
 AUTO = "auto"
 WEIGHTS = ("int8", "int4")
 SAMPLES = 512  # for calibration at most; the convergence in the report says whether fewer would do
+LEAST_SQNR = 20.0  # dB: noise of a hundredth of the outputs' power, by one kernel of dozens that add up
 SECONDS = 600.0  # that the search for a budget may take
 
 
@@ -46,8 +48,9 @@ class Quantization:
     for the evaluation; labels: of the calibration samples, for the linter only; samples: at most so many of them.
     observer: how thresholds are found; keep_float: names or patterns of nodes. budget: None for no evaluation.
     work: folder in which an interrupted calibration goes on. weights: int8 or int4; per_channel: one scale for each
-    output channel of a weight, or one for all. repair: names of `REPAIRS`; `auto`: equalization and bias correction
-    where weights have one scale only; empty: none.
+    output channel of a weight, or one for all. repair: names of `REPAIRS`; `auto`: bias correction, and equalization
+    where weights have one scale only; empty: none. least_sqnr: a kernel that alone leaves less than this of the model's
+    outputs, in dB, stays float.
     """
 
     calibration: Source | None = None
@@ -61,6 +64,7 @@ class Quantization:
     weights: str = "int8"
     per_channel: bool = True
     repair: tuple[str, ...] = (AUTO,)
+    least_sqnr: float = LEAST_SQNR
 
     def to_json(self) -> dict[str, Any]:
         """What was asked, fit for JSON; of files the names only."""
@@ -69,21 +73,24 @@ class Quantization:
             "metric": self.budget.metric, "max_drop": self.budget.max_drop, "seconds": self.budget.seconds}
         return {"calibration": _name(self.calibration), "labels": _name(self.labels), "samples": self.samples,
                 "observer": self.observer, "keep_float": list(self.keep_float), "budget": budget,
-                "weights": self.weights, "per_channel": self.per_channel, "repair": list(self.repair)}
+                "weights": self.weights, "per_channel": self.per_channel, "repair": list(self.repair),
+                "least_sqnr": self.least_sqnr}
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise UserError(f"{self.samples} samples for calibration are asked for", expected="1 or more")
         if self.weights not in WEIGHTS:
             raise UserError(f"there are no {self.weights} weights", expected=" or ".join(WEIGHTS))
+        if not math.isfinite(self.least_sqnr):
+            raise UserError(f"the least signal to noise is {self.least_sqnr} dB", expected="a finite number")
         if unknown := [name for name in self.repair if name not in (AUTO, *REPAIRS)]:
             raise UserError(f"there is no repair {unknown[0]!r}", expected=f"{AUTO}, or some of {', '.join(REPAIRS)}")
 
     def repairs(self, precision: str = "int8") -> tuple[str, ...]:
         """The repairs that are meant for a precision, in the order in which they run."""
         asked = {name for name in self.repair if name != AUTO}
-        if AUTO in self.repair and precision == "int8" and not self.per_channel:
-            asked |= {"equalize", "bias-correction"}
+        if AUTO in self.repair and precision == "int8":
+            asked |= {"bias-correction"} if self.per_channel else {"equalize", "bias-correction"}
         return tuple(name for name in REPAIRS if name in asked)
 
 

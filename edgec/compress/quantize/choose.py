@@ -4,7 +4,8 @@ What counts for `auto` is the error after the layer: every kernel that reads a v
 float numbers and once for each different grid with numbers rounded to it, on the kept samples. There are two ways to
 average the relative errors of readers and samples: by their squares, where the few loudest samples decide, and by their
 roots, where the usual ones do. Mostly both want the same grid. Where they do not, the outputs of the whole model decide
-between the two, with this class alone on its grid.
+between the two, with this class alone on its grid. For an input of the model they always decide, and among all
+candidates: everything depends on it, and the first layer cannot tell whether what would be cut off matters.
 Formula: error(grid) = (mean over readers and samples of (sum (y - y_grid)^2 / sum y^2)^(1/r))^r, r = 1 and r = 4
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 from edgec.calibrate.grids import Distribution, Scheme
 from edgec.calibrate.methods import METHODS, Threshold, choose, choose_all, least
 from edgec.compress.quantize.observe import Observation
+from edgec.compress.quantize.outputs import Reference, affordable
 from edgec.compress.quantize.place import Placement
 from edgec.compress.quantize.taps import watch
 from edgec.errors import UserError
@@ -34,7 +36,7 @@ AUTO = "auto"
 OBSERVERS = (AUTO, *METHODS)
 
 _ROOTS = (1, 4)  # DS-CNN wants 4: one silent clip in thirty has far larger inputs. YOLOX wants 1: few numbers matter
-_JUDGES = 8  # samples on which outputs decide
+_PROBES = 16  # samples on which readers are compared
 _AT_ONCE = 64 << 20  # bytes of all probed results in one session; more probes are spread over several sessions
 
 
@@ -61,7 +63,10 @@ def choose_grids(graph: Graph, placement: Placement, seen: Observation, scheme: 
     if not placement.sources:
         return {}
     candidates = {name: choose_all(h, scheme) for name, h in seen.histograms.items()}
-    ratios = _ratios_after(graph, placement, candidates, seen.kept, threads, progress)
+    ratios = _ratios_after(graph, placement, candidates, seen.kept[:_PROBES], threads, progress)
+    reference: Reference | None = None
+    judges = seen.kept[:affordable(graph, len(_ROOTS) * len(candidates))]
+    inputs = {v.name for v in graph.inputs}
     result: dict[str, Choice] = {}
     for number, (name, found) in enumerate(candidates.items()):
         if name not in ratios:  # no kernel computes with it: the error of the numbers themselves counts
@@ -71,10 +76,12 @@ def choose_grids(graph: Graph, placement: Placement, seen: Observation, scheme: 
             continue
         errors = {r: {q: _mean(own, r) for q, own in ratios[name].items()} for r in _ROOTS}
         best = [least(found, lambda t, own=errors[r]: own[t.quant]) for r in _ROOTS]  # type: ignore[misc]
+        best = found if inputs.intersection(placement.sources[name]) else best
         outputs: dict[str, float] = {}
         if len({t.quant for t in best}) > 1:
             progress("choose", number / len(candidates), f"{name}: the outputs decide")
-            off = _errors_of_outputs(graph, placement, name, [t.quant for t in best], seen.kept[:_JUDGES], threads)
+            reference = reference or Reference(graph, judges, threads)
+            off = {q: reference.disturbance(_alone(graph, placement, name, q)) for q in {t.quant for t in best}}
             outputs = {t.method: off[t.quant] for t in best}
             best = [least(best, lambda t, own=off: own[t.quant])]  # type: ignore[misc]
         result[name] = Choice(best[0], tuple(found), {t.method: errors[_ROOTS[0]][t.quant] for t in found}, outputs)
@@ -125,27 +132,6 @@ def _relative(errors: Sequence[float], powers: Sequence[float]) -> list[float]:
     """Errors by powers, of the samples that have a power which float32 holds; NaN, an overflow, is infinite."""
     return [math.inf if math.isnan(error) else error / power
             for error, power in zip(errors, powers, strict=True) if 0 < power < math.inf]
-
-
-def _errors_of_outputs(graph: Graph, placement: Placement, name: str, quants: Sequence[Quant],
-                       samples: Sequence[Mapping[str, np.ndarray]], threads: int) -> dict[Quant, float]:
-    """The error of all float outputs for each grid of one class, all else being float; samples count by their roots."""
-    names = [v.name for v in graph.outputs if v.dtype.is_float]
-    plain = open_session(to_model(graph).SerializeToString(), threads)
-    expected = [run_session(plain, feeds) for feeds in samples]
-    errors = {}
-    for quant in quants:
-        session = open_session(to_model(_alone(graph, placement, name, quant)).SerializeToString(), threads)
-        off: list[float] = []
-        powers: list[float] = []
-        for feeds, wanted in zip(samples, expected, strict=True):
-            results = run_session(session, feeds)
-            for output in names:
-                reference = wanted[output].astype(np.float64)
-                powers.append(float(np.square(reference).sum()))
-                off.append(float(np.square(results[output] - reference).sum()))
-        errors[quant] = _mean(_relative(off, powers), _ROOTS[-1])
-    return errors
 
 
 def _alone(graph: Graph, placement: Placement, name: str, quant: Quant) -> Graph:

@@ -15,15 +15,17 @@ from edgec.calibrate.lint import Finding, Normalization, lint
 from edgec.compress.quantize.annotate import PER_CHANNEL, WeightGrids
 from edgec.compress.quantize.choose import AUTO, OBSERVERS, Choice, choose_grids
 from edgec.compress.quantize.observe import Feeds, Samples, observe
-from edgec.compress.quantize.outputs import compare_outputs, decibels
+from edgec.compress.quantize.outputs import affordable, compare_outputs, decibels
 from edgec.compress.quantize.place import Placement, is_quantized, place
 from edgec.compress.quantize.policy import Policy
+from edgec.compress.quantize.proof import Sensitivity, sensitivities
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.weight_only import quantize_weights
+from edgec.compress.request import LEAST_SQNR
 from edgec.errors import Refusal, UserError
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.quantize import quantize_dequantize
-from edgec.ir.types import Quant
+from edgec.ir.types import DType, Quant
 from edgec.progress import Progress, silent
 
 INT8, INT4 = "int8", "int4-weights"
@@ -34,7 +36,8 @@ PRECISIONS = (INT8, "int8-weights", "int8-dynamic", INT4)
 class Settings:
     """What a user may decide. precision: one of PRECISIONS; observer: how thresholds are found, one of OBSERVERS;
     keep_float: names or patterns of nodes that stay float; work: folder in which an interrupted calibration goes on.
-    weights: grids of the weights of int8 kernels; repair: names of `REPAIRS` that are to run.
+    weights: grids of the weights of int8 kernels; repair: names of `REPAIRS` that are to run. least_sqnr: a kernel that
+    alone leaves less than this of the outputs, in dB, stays float; weights of 4 bits are meant to train, and all stay.
     """
 
     precision: str = INT8
@@ -44,6 +47,7 @@ class Settings:
     threads: int = 1
     weights: WeightGrids = PER_CHANNEL
     repair: tuple[str, ...] = ()
+    least_sqnr: float = LEAST_SQNR
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -58,7 +62,8 @@ class Settings:
 @dataclass(frozen=True)
 class Quantized:
     """The result. graph: annotated; report: fit for JSON; samples: a few of the calibration samples; findings: what
-    the linter has to say of the samples; prepared: what it was made from, None unless activations got grids.
+    the linter has to say of the samples; prepared: what it was made from, None unless activations got grids;
+    sensitivities: of each kernel that could be in int8.
     """
 
     graph: Graph
@@ -66,6 +71,7 @@ class Quantized:
     samples: tuple[Feeds, ...] = ()
     findings: tuple[Finding, ...] = field(default_factory=tuple)
     prepared: Prepared | None = None
+    sensitivities: tuple[Sensitivity, ...] = ()
 
 
 def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Samples | None = None, *,
@@ -104,13 +110,17 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
     graph = repairs.mend_graph(graph, placement, samples)
     if graph is not original:
         placement = place(graph, policy, settings.keep_float)
-    seen = observe(graph, placement, samples, work=settings.work, keep=repairs.samples, threads=settings.threads,
-                   progress=progress)
+    seen = observe(graph, placement, samples, work=settings.work, threads=settings.threads, progress=progress)
     choices = choose_grids(graph, placement, seen, policy.activations, settings.observer, threads=settings.threads,
                            progress=progress)
     prepared = Prepared(graph, policy, placement, {n: c.threshold.quant for n, c in choices.items()},
                         settings.keep_float, settings.weights)
     prepared = repairs.mend_numbers(original, prepared, seen.kept)
+    probed = seen.kept[:affordable(graph, len(placement.products))]
+    alone = tuple(sensitivities(prepared, probed, threads=settings.threads, progress=progress))
+    prepared = prepared.without(_sensitive(alone, settings))
+    placement = prepared.placement
+    choices = {n: c for n, c in choices.items() if n in placement.sources}
     result = prepared.annotated()
     curves = {n: converge(seen.parts[n], c.threshold.method, policy.activations) for n, c in choices.items()}
     findings = lint(seen.survey, normalization=normalization, labels=labels() if labels is not None else None,
@@ -121,7 +131,16 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
         weights=_weight_rows(graph, result, placement), convergence=_convergence(curves),
         findings=[{"rule": f.rule, "text": f.text, "advice": f.advice} for f in findings], repair=repairs.rows,
         outputs=compare_outputs(original, result, seen.kept, settings.threads))
-    return Quantized(result, report, seen.kept, tuple(findings), prepared)
+    return Quantized(result, report, seen.kept, tuple(findings), prepared, alone)
+
+
+def _sensitive(alone: Sequence[Sensitivity], settings: Settings) -> dict[str, tuple[str, str]]:
+    """Why products stay float that spoil the outputs all alone."""
+    if settings.weights.dtype is not DType.INT8:
+        return {}
+    bar = 10 ** (-settings.least_sqnr / 10)
+    return {s.product: ("int8.sensitive", f"in int8 it alone leaves {s.sqnr_db:.1f} dB of the outputs, "
+                        f"and {settings.least_sqnr:g} are wanted") for s in alone if s.noise > bar}
 
 
 def _report(settings: Settings, policy: Policy, *, kept: Sequence[Refusal] = (), note: str = "",

@@ -13,7 +13,7 @@ from edgec.compress.quantize.mixed import Mixed, within_budget
 from edgec.compress.quantize.observe import Feeds, sample_mark
 from edgec.compress.quantize.place import is_quantized
 from edgec.compress.quantize.policy import Policy
-from edgec.compress.quantize.proof import KernelError, Sensitivity, kernel_errors, sensitivities
+from edgec.compress.quantize.proof import KernelError, Sensitivity, kernel_errors
 from edgec.compress.request import Quantization
 from edgec.data.comparison import Baseline, Run
 from edgec.data.dataset import Data, Sample, open_data
@@ -25,7 +25,6 @@ from edgec.ir.types import DType
 from edgec.progress import Progress, silent
 
 _PROVEN = 8  # samples that every kernel is compared on; each has thousands of numbers per kernel
-_PROBED = 4  # samples that each kernel alone is run on: one session per kernel
 
 
 @dataclass(frozen=True)
@@ -68,20 +67,18 @@ def lower_precision(graph: Graph, original: bytes, policy: Policy, precision: st
         graph, policy, _settings(precision, wish, threads), watched,
         normalization=_normalization(calibration), labels=watched.labels if watched is not None else None,
         held_out=held_out, progress=progress)
-    result, mixed = quantized.graph, None
-    rows: tuple[Sensitivity, ...] = ()
+    result, mixed, rows = quantized.graph, None, quantized.sensitivities
     report = {**quantized.report, "kernels": [], "sensitivity": [], "budget": None,
               "calibration": calibration.facts() if calibration is not None else None}
     prepared = quantized.prepared
-    if prepared is not None:
-        rows = tuple(sensitivities(prepared, quantized.samples[:_PROBED], threads=threads, progress=progress))
     if baseline is not None and wish.budget is not None and wish.budget.max_drop is not None:
         if prepared is None:
             raise UserError(f"a budget needs kernels that can stay float, and {precision} has none",
                             hint="leave --max-drop away: --evaluation alone reports the accuracy")
         measured = baseline
+        rest = [r for r in rows if r.product in prepared.placement.products]
         mixed = within_budget(prepared, lambda g: measured.drop(run_in_onnxruntime(g, threads)), wish.budget.max_drop,
-                              rows, seconds=wish.budget.seconds, progress=progress)
+                              rest, seconds=wish.budget.seconds, progress=progress)
         result = mixed.graph
         report["budget"] = {"metric": baseline.metric.name, "unit": baseline.metric.unit, "float": baseline.score,
                             "samples": baseline.samples, "data": measured.data.facts(), **mixed.to_json()}
@@ -94,7 +91,8 @@ def lower_precision(graph: Graph, original: bytes, policy: Policy, precision: st
 
 def _settings(precision: str, wish: Quantization, threads: int) -> Settings:
     weights = WeightGrids(DType(wish.weights), wish.per_channel)
-    return Settings(precision, wish.observer, wish.keep_float, wish.work, threads, weights, wish.repairs(precision))
+    return Settings(precision, wish.observer, wish.keep_float, wish.work, threads, weights, wish.repairs(precision),
+                    wish.least_sqnr)
 
 
 def run_in_onnxruntime(graph: Graph, threads: int = 1) -> Run:

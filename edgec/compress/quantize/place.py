@@ -15,7 +15,7 @@ grid for the others.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -64,12 +64,14 @@ def is_quantized(graph: Graph) -> bool:
     return any(v.quant is not None and v.const is None for v in graph.values())
 
 
-def place(graph: Graph, policy: Policy, keep_float: Sequence[str] = ()) -> Placement:
+def place(graph: Graph, policy: Policy, keep_float: Sequence[str] = (),
+          why_float: Mapping[str, tuple[str, str]] | None = None) -> Placement:
     """The placement for a float graph. keep_float: names or patterns (`head*`) of nodes or of what they make.
+    why_float: (rule, text) of products that stay float for a reason of their own.
 
     Raises UserError for a name in `keep_float` that fits nothing.
     """
-    return _Placer(graph, policy, chosen(graph, keep_float)).run()
+    return _Placer(graph, policy, chosen(graph, keep_float), why_float or {}).run()
 
 
 def chosen(graph: Graph, patterns: Sequence[str]) -> set[int]:
@@ -93,8 +95,9 @@ def chosen(graph: Graph, patterns: Sequence[str]) -> set[int]:
 class _Placer:
     """The state of one placement; values and groups by identity."""
 
-    def __init__(self, graph: Graph, policy: Policy, asked: set[int]) -> None:
-        self.graph, self.policy, self.asked = graph, policy, asked
+    def __init__(self, graph: Graph, policy: Policy, asked: set[int],
+                 why_float: Mapping[str, tuple[str, str]]) -> None:
+        self.graph, self.policy, self.asked, self.why_float = graph, policy, asked, why_float
         self.groups = groups(graph)
         self.home = {id(v): g for g in self.groups for n in g.nodes for v in n.outputs}
         self.kinds: dict[int, Kind] = {}
@@ -141,8 +144,8 @@ class _Placer:
         if any(v.dtype.value != "float32" for v in group.nodes[-1].outputs[:1]) and QuantRole.NONE in roles:
             return Kind.FLOAT, None  # shapes, indices, conditions: nothing to quantize
         if group.anchor is not None and (spec := table.find(group.anchor)) and spec.quant is QuantRole.COMPUTE:
-            reason = why_no_product(group.anchor) or self._why_expectation(group.anchor) or self.policy.why_float(
-                group.anchor)
+            reason = (why_no_product(group.anchor) or self._why_expectation(group.anchor)
+                      or self.policy.why_float(group.anchor) or self.why_float.get(group.anchor.name))
             return (Kind.FLOAT, reason) if reason else (Kind.PRODUCT, None)
         if not all(role in _BETWEEN_GRIDS for role in roles) or not self._is_plain(group):
             return Kind.FLOAT, None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgec.compress.quantize.observe import Feeds
+from edgec.compress.quantize.outputs import Reference
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.taps import watch
 from edgec.interchange.onnx_export import to_model
@@ -45,7 +46,8 @@ class KernelError:
 class Sensitivity:
     """What one kernel in int8 does to the model's outputs when all others are float.
 
-    noise: sum over float outputs of |float - int8|^2 / |float|^2; sqnr_db: that in dB, None where nothing differs.
+    noise: the relative error of the output that is off most (`outputs.Distance.relative`); sqnr_db: that in dB, None
+    where nothing differs.
     """
 
     product: str
@@ -95,32 +97,12 @@ def kernel_errors(graph: Graph, result: Graph, samples: Sequence[Feeds], *, thre
 def sensitivities(prepared: Prepared, samples: Sequence[Feeds], *, threads: int = 1,
                   progress: Progress = silent) -> list[Sensitivity]:
     """The Sensitivity of every kernel with a product, in the graph's order; both graphs run in ONNX Runtime."""
-    graph = prepared.graph
-    outputs = [v.name for v in graph.outputs if v.dtype.is_float]
-    expected = _run_all(graph, samples, outputs, threads)
-    power = _powers(expected, outputs)
+    reference = Reference(prepared.graph, samples, threads)
     rows = []
     for index, product in enumerate(prepared.placement.products):
         progress("sensitivity", index / len(prepared.placement.products), product)
-        actual = _run_all(prepared.alone(product), samples, outputs, threads)
-        gaps = [{n: a[n].astype(np.float64) - e[n] for n in outputs} for a, e in zip(actual, expected, strict=True)]
-        noise = _powers(gaps, outputs)
-        rows.append(Sensitivity(product, math.fsum(noise[n] / power[n] for n in outputs if power[n] > 0)))
+        rows.append(Sensitivity(product, reference.disturbance(prepared.alone(product))))
     return rows
-
-
-def _run_all(graph: Graph, samples: Sequence[Feeds], outputs: Sequence[str],
-             threads: int) -> list[dict[str, np.ndarray]]:
-    session = open_session(to_model(graph).SerializeToString(), threads)
-    found = []
-    for feeds in samples:
-        results = run_session(session, feeds)
-        found.append({n: results[n].astype(np.float64) for n in outputs})
-    return found
-
-
-def _powers(results: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]) -> dict[str, float]:
-    return {n: math.fsum(float(np.square(r[n]).sum()) for r in results) for n in names}
 
 
 def _twin(graph: Graph, result: Graph, group: Group) -> Value | None:

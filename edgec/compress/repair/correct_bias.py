@@ -1,9 +1,13 @@
 """Bias correction: what rounding adds to a channel on average goes back out of its bias.
 
-Formula: b[k] -= m[k] * max(0, 1 - e[k]^2 / m[k]^2), m[k] = mean over samples and positions of y_grid[k] - y[k], where
-         y is what the product makes before it is rounded; e[k] = standard error of m[k] over the samples.
-Products are taken in the order of the graph, and each sees the corrections before it. The factor keeps a mean that is
-no larger than its own error out: few samples do no harm.
+Formula: b[k] -= m[k] * max(0, 1 - e[k]^2 / m[k]^2), m[k] = weighted mean over samples of d[i][k];
+         d[i][k] = mean over positions of (f(x_grid, w_grid) - f(x, w))[k] in sample i, the product f on float data x;
+         sample i weighs 1 / (p[i] + median p), p[i] = mean square of the difference in it;
+         e[k] = standard error of m[k] over the samples.
+Each product is looked at alone, with the float data of the graph: so one run of the graph serves all of them, and no
+correction can spoil the next one, as happens where the errors of all layers before are taken along. The weights keep a
+few loud samples, in which everything is far off, from deciding for the usual ones. The factor keeps a mean that is no
+larger than its own error out: few samples do no harm.
 Source: Nagel et al. 2019, arXiv:1906.04721, section 4.2 (the empirical form, appendix D); the factor: shrinkage in the
 manner of James and Stein 1961.
 """
@@ -19,10 +23,9 @@ from edgec.compress.quantize.annotate import Numbers, bias_place
 from edgec.compress.quantize.observe import Feeds
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.taps import Taps
+from edgec.compress.quantize.weights import on_grid, product_grid
 from edgec.ir.graph import Graph, Node, Value
 from edgec.progress import Progress, silent
-
-_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -52,53 +55,82 @@ def correct_biases(prepared: Prepared, samples: Sequence[Feeds], *, threads: int
     """
     numbers = dict(prepared.numbers)
     rows: list[CorrectedBias] = []
-    products = set(prepared.placement.products)
-    nodes = [n for n in prepared.graph.nodes if n.name in products and bias_place(n) is not None]
     if len(samples) < 2:
         return CorrectedBiases(numbers, ())
-    taps = Taps(prepared.graph, [n.outputs[0].name for n in nodes], _BATCH, threads)
-    exact = _channel_means(taps, {n.outputs[0].name: n for n in nodes}, samples)
-    for index, node in enumerate(nodes):
-        progress("repair", index / len(nodes), f"bias of {node.name}")
-        graph, name = before_grid(replace(prepared, numbers=numbers).annotated(), node.name)
-        wanted = exact[node.name]
-        off = _channel_means(Taps(graph, [name], _BATCH, threads), {name: node}, samples)[node.name] - wanted
-        mean, error = off.mean(axis=0), off.std(axis=0, ddof=1) / np.sqrt(len(off))
+    for name, (off, noise, made) in _differences(prepared, samples, threads, progress).items():
+        own = numbers.get(name, Numbers())
+        if own.bias is not None:
+            off = off + own.bias
+        usual = float(np.median(noise))
+        weights = 1 / (noise + usual) if usual > 0 else np.ones(len(noise))
+        weights /= weights.sum()
+        mean = weights @ off
+        # the standard error of a weighted mean, with 1 / sum w^2 as the number of samples that it is worth
+        error = weights @ np.square(off - mean) / max(1 / np.square(weights).sum() - 1, 1.0)
         square = np.square(mean)
-        trust = np.where(square > 0, np.maximum(0.0, 1 - np.square(error) / np.where(square > 0, square, 1.0)), 0.0)
+        trust = np.where(square > 0, np.maximum(0.0, 1 - error / np.where(square > 0, square, 1.0)), 0.0)
         shift = -(mean * trust)
         if not shift.any():
             continue
-        own = numbers.get(node.name, Numbers())
-        numbers[node.name] = replace(own, bias=shift if own.bias is None else own.bias + shift)
-        rows.append(CorrectedBias(node.name, float(np.sqrt(square.mean())), float(wanted.mean(axis=0).std()),
+        numbers[name] = replace(own, bias=shift if own.bias is None else own.bias + shift)
+        rows.append(CorrectedBias(name, float(np.sqrt(square.mean())), float(made.mean(axis=0).std()),
                                   float(np.square(shift).sum() / square.sum())))
     return CorrectedBiases(numbers, tuple(rows))
 
 
-def before_grid(graph: Graph, product: str) -> tuple[Graph, str]:
-    """A copy of a graph on grids in which what `product` makes can be watched before it is rounded, and its name."""
-    graph = graph.copy()
-    node = next(n for n in graph.nodes if n.name == product)
-    value = node.outputs[0]
-    if value.quant is None:
-        return graph, value.name
-    inner = Value(graph.unique_name(f"{value.name}_exact"), value.type)
-    position = graph.nodes.index(node)
-    node.outputs = (inner,)
-    inner.producer = node
-    following = graph.nodes[position + 1] if position + 1 < len(graph.nodes) else None
-    graph.add(Node("Identity", [inner], [value], name=graph.unique_name(f"{value.name}_rounded")), before=following)
-    return graph, inner.name
+def _differences(prepared: Prepared, samples: Sequence[Feeds], threads: int,
+                 progress: Progress) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """By product: means [samples, channels] of its difference, the mean square of it [samples], means of its results.
+
+    Corrections that `prepared` has already are not in the difference.
+    """
+    graph, pairs = _with_twins(prepared)
+    taps = Taps(graph, [v.name for pair in pairs.values() for v in pair], 1, threads)
+    found: dict[str, tuple[list[np.ndarray], list[float], list[np.ndarray]]] = {n: ([], [], []) for n in pairs}
+    nodes = {n.name: n for n in graph.nodes}
+    for index, feeds in enumerate(samples):
+        progress("repair", index / len(samples), f"biases of {len(pairs)} products")
+        watched = {name: array for name, array, _ in taps.run([feeds])}
+        for name, (result, difference) in pairs.items():
+            made, off = (_by_channel(nodes[name], watched[v.name]) for v in (result, difference))
+            means, noise, results = found[name]
+            means.append(off.mean(axis=0))
+            noise.append(float(np.square(off).mean()))
+            results.append(made.mean(axis=0))
+    return {n: (np.stack(m), np.array(p), np.stack(r)) for n, (m, p, r) in found.items()}
 
 
-def _channel_means(taps: Taps, nodes: Mapping[str, Node], samples: Sequence[Feeds]) -> dict[str, np.ndarray]:
-    """By product, the means [samples, channels] of what is watched. nodes: the product of each watched value."""
-    found: dict[str, list[np.ndarray]] = {n.name: [] for n in nodes.values()}
-    for start in range(0, len(samples), _BATCH):
-        for name, array, count in taps.run(samples[start:start + _BATCH]):
-            node = nodes[name]
-            axis = 1 if node.op.startswith("Conv") else array.ndim - 1
-            rows = np.moveaxis(array.astype(np.float64), axis, -1)
-            found[node.name] += [part.reshape(-1, rows.shape[-1]).mean(axis=0) for part in np.split(rows, count)]
-    return {name: np.stack(rows) for name, rows in found.items()}
+def _with_twins(prepared: Prepared) -> tuple[Graph, dict[str, tuple[Value, Value]]]:
+    """A copy of the float graph in which each product has a twin on grids; (result, difference) by product."""
+    graph = prepared.graph.copy()
+    rounded: dict[str, Value] = {}
+    pairs: dict[str, tuple[Value, Value]] = {}
+    nodes = {n.name: n for n in graph.nodes}
+    for name in prepared.placement.products:
+        node = nodes[name]
+        if bias_place(node) is None:
+            continue
+        data, weight, result = node.operand(0), node.operand(1), node.outputs[0]
+        quant = prepared.grids[prepared.placement.grids[data.name]]
+        if data.name not in rounded:
+            rounded[data.name] = Value(graph.unique_name(f"{data.name}.rounded"), data.type, quant=quant)
+            graph.add(Node("Identity", [data], [rounded[data.name]], name=rounded[data.name].name))
+        grid = weight.quant or product_grid(node, quant, prepared.weights.dtype, prepared.weights.per_channel)
+        own = prepared.numbers.get(name, Numbers())
+        numbers = weight.const if own.weight is None else own.weight
+        assert numbers is not None
+        twin = Value(graph.unique_name(f"{result.name}.twin"), result.type)
+        difference = Value(graph.unique_name(f"{result.name}.difference"), result.type)
+        graph.add(Node(node.op, [rounded[data.name], on_grid(graph.unique_name(f"{weight.name}.grid"), numbers, grid),
+                                 *node.inputs[2:]], [twin], node.attributes, name=twin.name))
+        graph.add(Node("Sub", [twin, result], [difference], name=difference.name))
+        pairs[name] = (result, difference)
+    graph.sort()
+    return graph, pairs
+
+
+def _by_channel(node: Node, array: np.ndarray) -> np.ndarray:
+    """[positions, channels] of what a product makes."""
+    axis = 1 if node.op.startswith("Conv") else array.ndim - 1
+    rows = np.moveaxis(array.astype(np.float64), axis, -1)
+    return rows.reshape(-1, rows.shape[-1])

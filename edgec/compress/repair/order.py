@@ -6,15 +6,15 @@ grids: what changes numbers on them (learned rounding, then the bias, which take
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from edgec.compress.quantize.annotate import PER_CHANNEL, WeightGrids
-from edgec.compress.quantize.observe import KEPT, Feeds, Samples
-from edgec.compress.quantize.outputs import compare_outputs
+from edgec.compress.quantize.observe import Feeds, Samples
+from edgec.compress.quantize.outputs import Distance, Reference, decibels
 from edgec.compress.quantize.place import Placement
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.weights import channel_grid
@@ -23,9 +23,6 @@ from edgec.compress.repair.equalize import equalize
 from edgec.ir.graph import Graph
 from edgec.ir.quantize import output_axis, quantize_dequantize
 from edgec.progress import Progress, silent
-
-_SAMPLES = 64  # that repairs of numbers look at; a mean over so many is off by an eighth of the samples' spread
-_LEARNED = 32  # that rounding is learned on: data and results of one layer for all of them are in memory
 
 
 @dataclass
@@ -37,11 +34,6 @@ class Repairs:
     threads: int = 1
     progress: Progress = silent
     rows: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def samples(self) -> int:
-        """How many samples must stay in memory for them."""
-        return _SAMPLES if {"adaround", "bias-correction"} & set(self.names) else KEPT
 
     def mend_graph(self, graph: Graph, placement: Placement, samples: Samples) -> Graph:
         """The float graph with the same function and better weights; the graph itself if nothing is to be done."""
@@ -60,26 +52,35 @@ class Repairs:
             from edgec.compress.repair.adaround import learn_rounding  # torch takes a second to import
 
             self.progress("repair", None, "adaround")
-            learned = learn_rounding(prepared, kept[:_LEARNED], threads=self.threads, progress=self.progress)
-            prepared = self._compare("adaround", original, prepared, replace(prepared, numbers=learned.numbers),
-                                     learned.rows, kept)
+            plain = prepared
+            prepared = self._mend(
+                "adaround", original, plain, kept,
+                lambda own: learn_rounding(plain, own, threads=self.threads, progress=self.progress))
         if "bias-correction" in self.names:
             self.progress("repair", None, "bias correction")
-            found = correct_biases(prepared, kept, threads=self.threads, progress=self.progress)
-            prepared = self._compare("bias-correction", original, prepared,
-                                     replace(prepared, numbers=found.numbers), found.rows, kept)
+            prepared = self._mend(
+                "bias-correction", original, prepared, kept,
+                lambda own: correct_biases(prepared, own, threads=self.threads, progress=self.progress))
         return prepared
 
-    def _compare(self, name: str, original: Graph, before: Prepared, after: Prepared, rows: Sequence[Any],
-                 kept: Sequence[Feeds]) -> Prepared:
-        """What is better, by the mean signal to noise of the outputs on `kept`; both are noted."""
-        outputs = [compare_outputs(original, p.annotated(), kept, self.threads) for p in (before, after)]
-        known = [n for n in outputs[0] if outputs[0][n] is not None and outputs[1][n] is not None]
-        better = sum((outputs[1][n] or 0.0) - (outputs[0][n] or 0.0) for n in known) > 0
-        self.rows.append({"repair": name, "applied": len(rows) if better else 0,
-                          "products": [asdict(row) for row in rows],
-                          "outputs": {n: [outputs[0][n], outputs[1][n]] for n in outputs[0]}})
-        return after if better else before
+    def _mend(self, name: str, original: Graph, prepared: Prepared, kept: Sequence[Feeds],
+              repair: Callable[[Sequence[Feeds]], Any]) -> Prepared:
+        """With the numbers that a repair finds on half of the samples, if they help on the other half.
+
+        What counts is the relative error of the outputs (`outputs.Distance.relative`).
+        """
+        first, second = kept[::2], kept[1::2]
+        if not second:
+            return prepared
+        found = repair(first)
+        mended = replace(prepared, numbers=found.numbers)
+        reference = Reference(original, second, self.threads)
+        before, after = (reference.distances(p.annotated()) for p in (prepared, mended))
+        better = _mean_decibels(before, after) > 0
+        self.rows.append({"repair": name, "applied": len(found.rows) if better else 0,
+                          "products": [asdict(row) for row in found.rows], "unseen": len(second),
+                          "outputs": {n: [decibels(1.0, d[n].relative) for d in (before, after)] for n in before}})
+        return mended if better else prepared
 
     def _weight_noise(self, graph: Graph, placement: Placement) -> float:
         """Mean over products and their channels of |w - rounded w|^2 / |w|^2: small channels count fully."""
@@ -97,3 +98,9 @@ class Repairs:
             noise = np.square(quantize_dequantize(weight, quant) - wide).sum(axis=rest)
             shares.append(float((noise[power > 0] / power[power > 0]).mean()) if (power > 0).any() else 0.0)
         return float(np.mean(shares)) if shares else 0.0
+
+
+def _mean_decibels(before: Mapping[str, Distance], after: Mapping[str, Distance]) -> float:
+    """By how many dB outputs have come nearer to float, on average; those without error before or after say nothing."""
+    pairs = [(before[n].relative, after[n].relative) for n in before]
+    return float(np.mean([10 * np.log10(a / b) for a, b in pairs if a > 0 and b > 0] or [0.0]))

@@ -19,6 +19,8 @@ from tests.compress.quantize.prepared import chain, drawn
 from tests.compress.quantize.test_subset import integer_products
 from tests.models import Builder
 
+PLAIN = {"observer": "minmax", "least_sqnr": -100.0}  # no kernel is too bad for int8
+
 
 def classifier(outlier: float = 1.0):
     """The chain with a pool and five classes, each about as likely as the others."""
@@ -51,21 +53,41 @@ def lower(graph, wish: Quantization, precision: str = "int8"):
 
 def test_report_has_every_kernel_and_its_sensitivity(data):
     graph, train, _ = data
-    found = lower(graph, Quantization(train, observer="minmax"))
+    found = lower(graph, Quantization(train, **PLAIN))
     assert integer_products(found.graph) == {r["product"] for r in found.report["sensitivity"]}
     assert {r["product"] for r in found.report["kernels"] if r["int8"]} >= integer_products(found.graph)
     assert (found.report["calibration"]["name"], found.report["samples"]) == ("train.npz", 40)
-    assert lower(graph, Quantization(train, samples=7, observer="minmax")).report["samples"] == 7
+    assert lower(graph, Quantization(train, samples=7, **PLAIN)).report["samples"] == 7
     assert found.report["budget"] is None
     assert found.mixed is None
     json.dumps(found.report, allow_nan=False)
 
 
+def test_kernel_that_alone_spoils_the_outputs_stays_float_and_the_report_says_why(data):
+    graph, train, test = data
+    plain = lower(graph, Quantization(train, observer="minmax", repair=(), least_sqnr=-100.0))
+    noises = {r["product"]: r["sqnr_db"] for r in plain.report["sensitivity"]}
+    worst, second = sorted(noises, key=noises.__getitem__)[:2]
+    bar = (noises[worst] + noises[second]) / 2
+    budget = Budget(test, max_drop=0.0, seconds=0)
+    found = lower(graph, Quantization(train, observer="minmax", repair=(), least_sqnr=bar, budget=budget))
+    assert integer_products(plain.graph) - integer_products(found.graph) == {worst}
+    reason = next(r for r in found.report["float"] if r["node"] == worst)
+    assert reason["rule"] == "int8.sensitive"
+    assert f"{noises[worst]:.1f} dB" in reason["text"]
+    assert {r["product"]: r["sqnr_db"] for r in found.report["sensitivity"]} == noises
+    assert worst not in {r["node"] for r in found.report["weights"]}
+    assert [r["int8"] for r in found.report["kernels"] if r["product"] == worst] == [False]
+    assert all(t["members"] for t in found.report["tensors"])
+    assert found.mixed is not None
+    assert worst not in found.mixed.floats
+
+
 def test_budget_keeps_the_worst_kernel_in_float(data):
     graph, train, test = data
-    plain = lower(graph, Quantization(train, observer="minmax"))
+    plain = lower(graph, Quantization(train, **PLAIN))
     worst = max(plain.report["sensitivity"], key=lambda r: r["noise"])["product"]
-    found = lower(graph, Quantization(train, observer="minmax", budget=Budget(test, max_drop=1.0)))
+    found = lower(graph, Quantization(train, **PLAIN, budget=Budget(test, max_drop=1.0)))
     budget = found.report["budget"]
     assert budget["trials"][0][1] > 1  # all in int8 loses too much
     assert budget["met"]
@@ -79,7 +101,7 @@ def test_budget_keeps_the_worst_kernel_in_float(data):
 
 def test_missed_budget_gives_the_best_and_the_reason(data):
     graph, train, test = data
-    found = lower(graph, Quantization(train, observer="minmax", budget=Budget(test, max_drop=0.0, seconds=0)))
+    found = lower(graph, Quantization(train, **PLAIN, budget=Budget(test, max_drop=0.0, seconds=0)))
     assert found.mixed is not None
     assert not found.mixed.met
     assert "time" in found.mixed.reason
@@ -88,8 +110,8 @@ def test_missed_budget_gives_the_best_and_the_reason(data):
 
 def test_samples_that_also_measure_are_reported(data):
     graph, train, test = data
-    apart = lower(graph, Quantization(train, observer="minmax", budget=Budget(test)))
-    same = lower(graph, Quantization(train, observer="minmax", budget=Budget(train)))
+    apart = lower(graph, Quantization(train, **PLAIN, budget=Budget(test)))
+    same = lower(graph, Quantization(train, **PLAIN, budget=Budget(train)))
     rules = [[f["rule"] for f in r.report["findings"]] for r in (apart, same)]
     assert ("data.overlap" in rules[0], "data.overlap" in rules[1]) == (False, True)
 
@@ -98,7 +120,7 @@ def test_one_class_is_reported(data, tmp_path):
     graph, train, _ = data
     with np.load(train) as arrays:
         np.savez(tmp_path / "one.npz", x=arrays["x"], y=np.full(40, 3))
-    rules = [f["rule"] for f in lower(graph, Quantization(tmp_path / "one.npz", observer="minmax")).report["findings"]]
+    rules = [f["rule"] for f in lower(graph, Quantization(tmp_path / "one.npz", **PLAIN)).report["findings"]]
     assert "data.one-class" in rules
 
 
@@ -106,7 +128,7 @@ def test_evaluation_without_labels_measures_agreement(data, tmp_path):
     graph, train, test = data
     with np.load(test) as arrays:
         np.savez(tmp_path / "plain.npz", x=arrays["x"])
-    found = lower(graph, Quantization(train, observer="minmax", budget=Budget(tmp_path / "plain.npz", max_drop=2)))
+    found = lower(graph, Quantization(train, **PLAIN, budget=Budget(tmp_path / "plain.npz", max_drop=2)))
     assert found.report["budget"]["metric"] == "agreement"
     assert found.report["budget"]["drop"] <= 2
 

@@ -53,7 +53,7 @@ def test_observe_keeps_few_samples_and_parts_that_end_at_powers_of_two():
     graph = chain()
     samples = drawn(graph, 33)
     found = seen(graph, samples)
-    assert len(found.kept) == KEPT
+    assert (len(found.kept), len(seen(graph, samples, keep=5).kept)) == (min(33, KEPT), 5)
     assert found.samples == 33
     for name, parts in found.parts.items():
         assert [p.range.samples for p in parts] == [4, 4, 8, 16, 1]
@@ -61,6 +61,14 @@ def test_observe_keeps_few_samples_and_parts_that_end_at_powers_of_two():
         for part in parts[1:]:
             whole = merge(whole, part)
         assert whole == found.histograms[name]
+
+
+def test_observe_keeps_fewer_samples_where_each_is_large(monkeypatch):
+    graph = chain()
+    module = sys.modules["edgec.compress.quantize.observe"]  # the package has a function of that name
+    monkeypatch.setattr(module, "_KEPT_BYTES", 10 * sum(v.type.nbytes for v in graph.inputs))
+    kept = [len(seen(graph, drawn(graph, 33), keep=keep).kept) for keep in (8, 16, 64)]
+    assert kept == [8, 10, 16]
 
 
 class Interrupted(Exception):

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from edgec.compress.quantize.annotate import Numbers, add_to_bias
-from edgec.compress.repair.correct_bias import before_grid, correct_biases
+from edgec.compress.repair.correct_bias import correct_biases
 from edgec.errors import InternalError
 from edgec.ir.interpret import interpret
-from edgec.ir.types import Quant
 from edgec.ir.verify import verify
 from tests.compress.quantize.blocks import block
 from tests.compress.quantize.prepared import drawn, prepare
@@ -22,11 +21,17 @@ def shifted(prepared, amount=0.3):
     return replace(prepared, numbers={name: Numbers(bias=np.full(channels, amount))}), name
 
 
-def means(graph, name, samples):
-    watched, inner = before_grid(graph, name)
-    watched.outputs = [next(v for v in watched.values() if v.name == inner)]
-    found = [interpret(watched, s)[inner] for s in samples]
-    return np.mean(found, axis=(0, 1, 3, 4))
+def means(prepared, name, samples, loud=()):
+    """Mean over samples and positions of what a product makes of float data with its own weights, and on grids."""
+    alone = prepared.alone(name)
+    found = []
+    for graph in (prepared.graph, alone):
+        graph = graph.copy()
+        node = next(n for n in graph.nodes if n.name == name)
+        node.outputs[0].quant = None  # what it makes before it is rounded
+        graph.outputs = [node.outputs[0]]
+        found.append(np.mean([interpret(graph, s)[node.outputs[0].name] for s in samples], axis=(0, 1, 3, 4)))
+    return found
 
 
 @pytest.mark.parametrize("kind", ["mobilenet_v1", "resnet"])
@@ -36,15 +41,32 @@ def test_a_shift_of_the_mean_goes_out_of_the_bias(kind):
     plain = prepare(graph, samples)
     off, name = shifted(plain)
     found = correct_biases(off, samples)
-    wanted = means(plain.graph, name, samples)
-    before, after = (np.abs(means(p.annotated(), name, samples) - wanted).max()
-                     for p in (off, replace(off, numbers=found.numbers)))
-    assert before > 0.25
-    assert after < 0.02
+    errors = []
+    for case in (off, replace(off, numbers=found.numbers)):
+        wanted, made = means(case, name, samples)
+        errors.append(np.abs(made - wanted).max())
+    assert errors[0] > 0.25
+    assert errors[1] < 0.02
     row = next(r for r in found.rows if r.product == name)
     assert 0.25 < row.shift < 0.35
     assert row.corrected > 0.9
     assert verify(replace(off, numbers=found.numbers).annotated()) == []
+
+
+def test_loud_samples_do_not_decide_for_the_usual_ones():
+    graph = block("resnet")
+    usual = drawn(graph, 20)
+    loud = [{n: 50 * a for n, a in s.items()} for s in drawn(graph, 2, 70)]
+    plain = prepare(graph, usual)  # grids of the usual samples: the loud ones are cut off
+    name = plain.placement.products[0]
+    errors = []
+    for samples in (usual, usual + loud):
+        numbers = correct_biases(plain, samples).numbers
+        wanted, made = means(replace(plain, numbers=numbers), name, usual)
+        errors.append(np.abs(made - wanted).max())
+    wanted, made = means(plain, name, loud)
+    assert np.abs(made - wanted).max() > 1  # a plain mean over all would move the bias by a tenth of it
+    assert errors[1] < max(3 * errors[0], 0.03)
 
 
 def test_one_sample_corrects_nothing_and_noise_is_not_taken_for_a_mean():
@@ -74,16 +96,3 @@ def test_a_convolution_without_bias_gets_one():
     graph = b.output(b("Conv", b.input("x", 1, 2, 5, 3), b.weight(4, 2, 1, 1)))
     add_to_bias(graph, graph.nodes[0], np.arange(4.0))
     assert np.array_equal(graph.nodes[0].operand(2).const, np.arange(4, dtype=np.float32))
-
-
-def test_before_grid_shows_what_a_product_makes_unrounded():
-    graph = block("mobilenet_v1")
-    samples = drawn(graph, 3)
-    prepared = prepare(graph, samples)
-    annotated = prepared.annotated()
-    name = next(p for p in prepared.placement.products
-                if isinstance(next(n for n in annotated.nodes if n.name == p).outputs[0].quant, Quant))
-    watched, inner = before_grid(annotated, name)
-    assert next(v for v in watched.values() if v.name == inner).quant is None
-    a, b = interpret(annotated, samples[0]), interpret(watched, samples[0])
-    assert all(np.allclose(a[n], b[n], atol=0.02 * np.abs(a[n]).max()) for n in a)
