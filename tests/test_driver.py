@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,33 @@ def test_build_falls_back_for_what_the_own_backend_does_not_take(tmp_path):
     with pytest.raises(Unsupported) as caught:
         build(model, "jetson", tmp_path / "out", require="native")
     assert [r.node for r in caught.value.refusals] == ["det"]
+
+
+@pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="needs qemu-aarch64")
+def test_build_in_float16_keeps_inputs_and_outputs_and_is_held_against_the_float_model(model, tmp_path):
+    from edgec.ir.interpret import interpret
+
+    bundle = read_bundle(build(model, "rpi5", tmp_path / "out", precision="float16", samples=2))
+    report, (stage,) = bundle.report(), bundle.stages
+    assert report["golden"]["ran"]
+    assert report["golden"]["reference"] == "ONNX Runtime on the original model"
+    assert report["options"]["precision"] == "float16"
+    assert [p.type.dtype.name for p in (*stage.inputs, *stage.outputs)] == ["FLOAT32"] * 2
+    graph = BLOCKS["depthwise_separable"]()
+    inputs = feeds(graph, seed=9)
+    with open_bundle(bundle.folder) as engine:
+        for name, expected in interpret(graph, inputs).items():
+            got = engine.run(inputs)[name]
+            allowed = stage.meta["tolerance"] * np.abs(expected).max()
+            assert 0 < np.abs(got - expected).max() < allowed < 0.03 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("target", ["rpi4", "x86-64-v4", "cortex-m7"])
+def test_build_in_float16_refuses_a_core_without_arithmetic_for_it(model, tmp_path, target):
+    with pytest.raises(Unsupported, match="no arithmetic in float16: its core is") as caught:
+        build(model, target, tmp_path / "out", precision="float16")
+    assert "--precision float32" in caught.value.hint
+    assert not (tmp_path / "out").exists()
 
 
 def test_build_for_a_jetson_is_checked_where_there_is_no_gpu(model, tmp_path):
