@@ -12,7 +12,7 @@ from edgec.driver import build
 from edgec.runtime.board_state import parse_state, summary, warnings
 from edgec.runtime.device import Device
 from edgec.target import load_target
-from tests.models import BLOCKS
+from tests.models import BLOCKS, Builder
 from tests.onnx_files import save
 from tests.runtime.board import start_board
 from tests.runtime.fake_jetson import make_jetson, script
@@ -103,6 +103,17 @@ def test_build_for_a_jetson_says_what_comes_next(edgec, model, tmp_path):
     assert "JetPack      6.2: TensorRT 10.3.0; the board builds float16\n" in out
     assert f"edgec verify {tmp_path / 'out'} --device ssh://USER@BOARD" in out
     assert "next " not in edgec("build", model, "-t", "onnxruntime", "-o", tmp_path / "other").out
+
+
+def test_build_for_a_dla_says_what_runs_on_the_gpu_instead(edgec, tmp_path):
+    b = Builder()
+    model = save(b.output(b("Erf", b("Relu", b.input("x", 1, 3, 4, 4)))), tmp_path / "net.onnx")
+    command = ("build", model, "-t", "jetson-orin-nx", "--dla", "0", "-o", tmp_path / "out")
+    done = edgec(*command)
+    assert (done.code, "[dla." in done.err, "--allow-gpu-fallback" in done.err) == (3, True, True)
+    done = edgec(*command, "--allow-gpu-fallback")
+    assert done.code == 0, done.err
+    assert "not on the DLA, but on the GPU:" in done.err
 
 
 def test_commands_report_a_board_that_is_not_there(edgec, jetson):

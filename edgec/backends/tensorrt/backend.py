@@ -18,11 +18,11 @@ import numpy as np
 
 from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Service, Threads
 from edgec.backends.feeds import check_feeds
+from edgec.backends.preprocess import picture_recipe, preprocess_files
 from edgec.backends.tensorrt import board, operators
 from edgec.backends.tensorrt.dialect import to_dialect
 from edgec.backends.tensorrt.export import export
 from edgec.backends.tensorrt.native import BoardRunner
-from edgec.backends.tensorrt.preprocess import picture_recipe, preprocess_files
 from edgec.backends.tensorrt.qdq import refuse_grid
 from edgec.backends.tensorrt.releases import Release, release_of
 from edgec.errors import Refusal, UserError
@@ -77,7 +77,7 @@ class TensorRtBackend:
                       board=facts, dla_core=choices.get("dla"), gpu_fallback=bool(choices.get("gpu_fallback")),
                       pictures=recipe)
         files = dict(made.files)
-        pictures = preprocess_files(recipe, options.name)
+        pictures = preprocess_files(recipe, options.name, gpu=True)
         for name, text, meaning in ((BUILDER, board.builder_text(), "builds the engine on the board, once"),
                                     (RUNNER, board.runner_text(), "runs the engine on the board"),
                                     (HEADER, _header(), "the engine in C++"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Service, Threads
+from edgec.backends.preprocess import picture_recipe, preprocess_files
 from edgec.backends.tvm import entry, link
 from edgec.backends.tvm.elf import data_object
 from edgec.errors import InternalError, Refusal, Unsupported
@@ -140,6 +141,9 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
                             options.threads)
     options.progress("link", None, f"{len(layout.constants) + len(code.data)} bytes")
     files = _write(described, code.data, layout.constants, target, options)
+    for name, text in preprocess_files(picture_recipe(options.preprocess, plan.graph), options.name).items():
+        (options.folder / name).write_text(text, encoding="utf-8", newline="\n")
+        files[name] = "from a camera's picture to the input, in C"
     meta: dict[str, Any] = {
         "name": options.name, "abi": entry.ABI, "triple": target.triple, "arena_bytes": layout.arena.nbytes,
         "arena_lower_bound": layout.arena.lower_bound, "constant_bytes": len(layout.constants),

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgec.backends.preprocess import picture_recipe
 from edgec.backends.tensorrt.board.files import Failure
 from edgec.backends.tensorrt.board.pictures import FORMATS, Pictures, Placed, place_picture
-from edgec.backends.tensorrt.preprocess import picture_recipe
 from edgec.compress.request import Quantization
 from edgec.data.pictures import apply
 from edgec.data.preprocess import bind, parse

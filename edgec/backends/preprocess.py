@@ -10,7 +10,7 @@ from edgec.data.preprocess import geometry, parse
 from edgec.errors import UserError
 from edgec.ir.graph import Graph
 
-SOURCES = ("edgec_preprocess.h", "edgec_preprocess.cu")
+_HEADER, _KERNELS = "edgec_preprocess.h", "edgec_preprocess.cu"
 
 
 def picture_recipe(stated: Mapping[str, Any] | None, graph: Graph) -> dict[str, Any]:
@@ -36,9 +36,9 @@ def picture_recipe(stated: Mapping[str, Any] | None, graph: Graph) -> dict[str, 
         "grid": float(grids[0].scale) if len(grids) == len(value.uses) == 1 else 0.0}
 
 
-def preprocess_files(row: Mapping[str, Any], name: str) -> dict[str, str]:
-    """Files by name for a recipe of `picture_recipe`: the shared header, the CUDA kernels, and NAME_preprocess.h with
-    the recipe. Empty without a recipe.
+def preprocess_files(row: Mapping[str, Any], name: str, gpu: bool = False) -> dict[str, str]:
+    """Files by name for a recipe of `picture_recipe`: the header that does the arithmetic, NAME_preprocess.h with the
+    recipe, and for a GPU the CUDA kernels. Empty without a recipe.
     """
     if not row:
         return {}
@@ -51,8 +51,8 @@ def preprocess_files(row: Mapping[str, Any], name: str) -> dict[str, str]:
               _c_float(row["fill"]), _c_float(row["scale"]), group(row["mean"]), group(row["std"])]
     text = (f"/* How a picture becomes the input {row['input']}. */\n#include \"edgec_preprocess.h\"\n\n"
             f"static const edgec_recipe {name}_preprocess = {{{', '.join(fields)}}};\n")
-    folder = resources.files("edgec.runtime").joinpath("c")
-    return {**{s: folder.joinpath(s).read_text(encoding="utf-8") for s in SOURCES}, f"{name}_preprocess.h": text}
+    folder, sources = resources.files("edgec.runtime").joinpath("c"), (_HEADER, *((_KERNELS,) if gpu else ()))
+    return {**{s: folder.joinpath(s).read_text(encoding="utf-8") for s in sources}, f"{name}_preprocess.h": text}
 
 
 def _three(numbers: tuple[float, ...]) -> list[float]:

@@ -10,10 +10,13 @@ import sys
 import numpy as np
 import pytest
 
-from edgec.backends.tensorrt.preprocess import picture_recipe, preprocess_files
+from edgec.backends.preprocess import picture_recipe, preprocess_files
+from edgec.compress.request import Quantization
 from edgec.data.pictures import apply
 from edgec.data.preprocess import bind, parse
+from edgec.driver import build
 from tests.models import Builder
+from tests.onnx_files import save
 
 pytest.importorskip("PIL")
 pytest.importorskip("ziglang")
@@ -92,6 +95,20 @@ def test_a_picture_that_is_too_small_is_refused(tmp_path):
     _, run = compile_recipe(tmp_path, "crop=32 scale=1", (1, 3, 32, 32))
     with pytest.raises(AssertionError):
         run(np.zeros((31, 40, 3), np.uint8), "RGB", 31, 40)
+
+
+def test_engines_for_cpus_carry_the_header_and_the_recipe(tmp_path):
+    pytest.importorskip("tvm")
+    b = Builder()
+    model = save(b.output(b("Relu", b.conv(b.input("image", 1, 3, 16, 16), 4))), tmp_path / "net.onnx")
+    folder = build(model, "x86-64-v3", tmp_path / "net", samples=1,
+                   quantization=Quantization(preprocess=parse("resize=stretch scale=1/255")))
+    recipe = (folder / "engine/net_preprocess.h").read_text()
+    assert "static const edgec_recipe net_preprocess = {EDGEC_RESIZE_STRETCH, {16, 16}, {0, 0}," in recipe
+    assert (folder / "engine/edgec_preprocess.h").is_file()
+    assert not (folder / "engine/edgec_preprocess.cu").exists()
+    plain = build(model, "x86-64-v3", tmp_path / "plain", samples=1)
+    assert not (plain / "engine/edgec_preprocess.h").exists()
 
 
 def test_files_are_written_only_where_a_picture_is_the_one_input():
