@@ -31,7 +31,9 @@ def groups(graph: Graph) -> list[Group]:
     A group starts at an anchor (Conv, Gemm, pooling) or a pointwise node and takes in the next node while
     (1) its last value has one use, is no graph output, and lies on no integer grid of its own (`ir.rewrite`);
     (2) that use is a pointwise node; (3) that node's output has the shape of the last value, so that every element is
-    computed where it lies. Pointwise nodes that feed only such a node, with its shape, are taken in as well.
+    computed where it lies; (4) its output lies on no grid, if an anchor that reads floats leads the group: such kernels
+    write floats, and a pass of its own rounds them. Pointwise nodes that feed only such a node, with its shape, are
+    taken in as well.
     Where the results of two anchors meet, the one that is more nodes away from the inputs takes the node: the other
     one's result is there first. Every other node is a group of its own.
     """
@@ -69,7 +71,11 @@ def _depths(graph: Graph) -> dict[int, int]:
 def _grow(graph: Graph, seed: Node, taken: set[int]) -> list[Node]:
     chosen = [seed]
     last = seed
+    floats = table.role(seed) is KernelRole.ANCHOR and all(v.quant is None or v.const is not None
+                                                           for v in seed.input_values)
     while (user := _absorbing_user(graph, last.outputs[0])) is not None and id(user) not in taken:
+        if floats and user.outputs[0].quant is not None:  # (4)
+            break
         for value in user.input_values:
             if value is not last.outputs[0]:
                 chosen.extend(_feeders(graph, value, user.outputs[0], taken, chosen))

@@ -48,3 +48,12 @@ def test_groups_end_where_a_grid_lies():
     conv.outputs[0].quant = Quant(DType.UINT8, np.float32(0.1), np.uint8(3))
     assert ops(graph) == [["Conv"], ["BatchNormalization", "Relu"]]
     assert groups(graph)[0].output is conv.outputs[0]
+
+
+def test_groups_leave_rounding_to_another_kernel_when_an_anchor_reads_floats():
+    graph = models.conv_bn_relu()
+    grid = Quant(DType.UINT8, np.float32(0.1), np.uint8(3))
+    graph.nodes[-1].outputs[0].quant = grid
+    assert ops(graph) == [["Conv", "BatchNormalization"], ["Relu"]]
+    graph.nodes[0].operand(0).quant = grid
+    assert ops(graph) == [["Conv", "BatchNormalization", "Relu"]]
