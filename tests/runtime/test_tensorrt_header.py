@@ -46,7 +46,9 @@ def run(app: Path, folder: Path, *, mode: str = "", record: str = "", plan: byte
     ("g", "zero copy 0, graph 0, copies some"), ("sg", "zero copy 1, graph 0, copies none"),
 ])
 def test_engine_runs_with_and_without_shared_memory_and_graphs(app, tmp_path, mode, facts):
-    assert run(app, tmp_path, mode=mode) == ["2 4 7", "4 4 7", facts, "the engine has no input y", "alive 0"]
+    assert run(app, tmp_path, mode=mode) == [
+        "2 4 7", "4 4 7", facts, "14 1", "the engine has no input y",
+        "the input x is written on the GPU: see device()", "alive 0"]
 
 
 @pytest.mark.parametrize(("more", "text"), [

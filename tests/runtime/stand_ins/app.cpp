@@ -22,7 +22,15 @@ int main(int count, char **arguments) {
     two.start();
     two.wait();
     std::printf("zero copy %d, graph %d, copies %s\n", one.zero_copy(), one.graph(), stand_in_copies() ? "some" : "none");
-    try {
+    edgec::SessionOptions options;
+    options.device_inputs = true;
+    edgec::Session three(engine, options);
+    const float x[3] = {5, 6, 7};
+    std::memcpy(three.device("x"), x, sizeof x);  // as a kernel on three.stream() would
+    three.run();
+    std::printf("%g %d\n", static_cast<const float *>(three.output("y"))[2], three.stream() != one.stream());
+    for (int wrong = 0; wrong < 2; ++wrong) try {
+      if (wrong) three.input("x");
       one.input("y");
     } catch (const edgec::Error &error) {
       std::printf("%s\n", error.what());
