@@ -29,6 +29,8 @@ from edgec.progress import Progress, silent
 if TYPE_CHECKING:
     from edgec.compress.train.store import Store
 
+_EVIDENCE = 512  # samples for criteria and statistics; more change neither
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -125,8 +127,9 @@ def prune_in_steps(graph: Graph, options: PruneOptions, samples: Iterable[Any] |
                    folder: Path | None = None, threads: int = 1, progress: Progress = silent) -> Stage:
     """Prune a part, train, prune the next part, train again: better than all at once where much must go.
 
-    samples: read once. recipe: of the training after each step. The cost that stays
-    after step i of n is 1 - (1 - goal) * (1 - (1 - i / n)^3): large steps first, while there is much to spare.
+    samples: read once; all of them train, some choose what goes. recipe: of the training after each step. The cost
+    that stays after step i of n is 1 - (1 - goal) * (1 - (1 - i / n)^3): large steps first, while there is much to
+    spare.
     Source: the cubic schedule of Zhu and Gupta 2017, arXiv:1710.01878, equation 1.
     Raises UserError as `prune`, and for options without a goal in cost.
     """
@@ -140,7 +143,7 @@ def prune_in_steps(graph: Graph, options: PruneOptions, samples: Iterable[Any] |
     for step in range(1, steps + 1):
         left = 1 - (1 - options.cost_ratio) * (1 - (1 - step / steps) ** 3)
         here = replace(options, cost_ratio=min(1.0, left * whole / cost(prepare(graph))))
-        pruned = prune(graph, here, store, teacher=teacher, cost=cost, steer=steer, progress=progress)
+        pruned = prune(graph, here, store.take(_EVIDENCE), teacher=teacher, cost=cost, steer=steer, progress=progress)
         work = None if folder is None else folder / f"step{step}"
         if work is not None:
             work.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,15 @@ class Store:
         feeds = {name: array[picked].reshape(-1, *array.shape[2:]) for name, array in self.arrays.items()}
         return feeds, None if self.labels is None else self.labels[picked]
 
+    def take(self, most: int) -> Store:
+        """At most `most` of the samples, every n-th, without reading or copying any. Raises ValueError below 1."""
+        if most < 1:
+            raise ValueError(f"a store has at least one sample, not {most}")
+        step = -(-self.count // most)
+        labels = None if self.labels is None else self.labels[::step]
+        return Store({name: array[::step] for name, array in self.arrays.items()}, labels, -(-self.count // step),
+                     self.folder)
+
 
 def collect(samples: Iterable[Labelled] | Store, progress: Progress = silent) -> Store:
     """Read all samples once; those of a Store are read already. Shapes of an array on disk: [samples, *shape of the

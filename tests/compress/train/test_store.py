@@ -14,6 +14,18 @@ def test_batches_are_the_samples_asked_for():
     assert labels.tolist() == [7 % 4, 2 % 4]
 
 
+@pytest.mark.parametrize(("most", "expected"), [(4, [0, 3, 6, 9]), (3, [0, 4, 8]), (10, range(10)), (99, range(10)),
+                                                (1, [0])])
+def test_take_gives_every_nth_sample(most, expected):
+    known = store(10)
+    few = known.take(most)
+    assert few.count == len(expected) <= most
+    np.testing.assert_array_equal(few.batch(range(few.count))[0]["x"], known.batch(expected)[0]["x"])
+    np.testing.assert_array_equal(few.labels, known.labels[list(expected)])
+    with pytest.raises(ValueError, match="at least one"):
+        known.take(0)
+
+
 def test_collect_takes_what_was_collected_before():
     known = store(10)
     assert collect(known) is known
