@@ -28,6 +28,7 @@ from edgec.target import Target, load_target
 
 if TYPE_CHECKING:
     from edgec.compress.quantize.lower import Lowered
+    from edgec.compress.quantize.policy import Policy
     from edgec.frontends import LoadedModel
     from edgec.ir.graph import Graph
 
@@ -94,8 +95,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     golden: a .npz with real inputs for the golden set; otherwise samples of the calibration, or `samples` random ones
     drawn from `seed`.
 
-    Raises UserError for wrong input or options, Unsupported for what the target or edgec cannot do, InternalError if
-    the engine does not give the model's numbers.
+    Raises UserError for wrong input or options, Unsupported for what the target or edgec cannot do and for models for
+    which float16 is not enough, InternalError if the engine does not give the model's numbers.
     """
     chosen = load_target(target) if isinstance(target, str) else target
     precision = _precision(precision, chosen)
@@ -121,8 +122,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
 
     progress("optimize", 0.0)
     graph, reports = optimize(model.graph, passes, _within(progress, "optimize"))
-    if precision == "float16" and "tensorrt" not in chosen.backends:  # which does so itself, for its own release
-        graph = _in_half(graph)
+    half = precision == "float16" and "tensorrt" not in chosen.backends  # which does so itself, for its own release
+    graph = _in_half(graph) if half else graph
     lowered = _lower(graph, model, chosen, precision, quantization, progress)
     if quantization is not None and quantization.preprocess is not None:
         recipe = settle(quantization.preprocess, [(v.name, v.type) for v in graph.inputs])
@@ -141,7 +142,14 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
         reference = reference.loosened(max(float(a.meta.get("tolerance", 0.0)) for a in artifacts))
         reference.write(folder / bundles.GOLDEN)
         progress("check", None, "the engine against the golden set")
-        outcome = check(chosen, _ports(graph.inputs), _ports(graph.outputs), artifacts, reference)
+        try:
+            outcome = check(chosen, _ports(graph.inputs), _ports(graph.outputs), artifacts, reference)
+        except InternalError as error:
+            if not half:
+                raise
+            raise Unsupported("float16 is not enough for this model: its numbers are too large, or it magnifies "
+                              "rounding", where=error.where, expected=error.expected,
+                              hint="build it with --precision float32") from error
         accuracy = _accuracy(chosen, graph, artifacts, model, lowered, progress)
         progress("write", None, str(place))
         report = {
@@ -185,10 +193,19 @@ def _lower(graph: Graph, model: LoadedModel, target: Target, precision: str, wis
                             hint="add --precision int8, or leave them away")
         return None
     from edgec.compress.quantize.lower import lower_precision
+    return lower_precision(graph, model.original, _policy(target), "int8" if precision == "auto" else precision,
+                           wish or Quantization(), progress=progress)
+
+
+def _policy(target: Target) -> Policy:
+    """The policy of the target; what its own backend knows to be slower in int8 stays float."""
     from edgec.compress.quantize.policy import find_policy
 
-    return lower_precision(graph, model.original, find_policy(target), "int8" if precision == "auto" else precision,
-                           wish or Quantization(), progress=progress)
+    policy, native = find_policy(target), find_backend(target.backends[0])
+    slower = native.why_float(target) if hasattr(native, "why_float") and native.probe().available else None
+    if slower is None:
+        return policy
+    return replace(policy, why_float=lambda node: policy.why_float(node) or slower(node))
 
 
 def _reference(graph: Graph, model: LoadedModel, lowered: Lowered | None, exact: bool, given: Path | None, samples: int,

@@ -2,6 +2,8 @@
 
 Tolerance: per output, 1e-4 of the largest magnitude of the reference (never below a few units of its own type);
 0 for integers, booleans and strings. A NaN must meet a NaN, an infinity the same infinity.
+An engine that computes in float16 is held against the float32 model; its backend says how far it may be off, from the
+lengths of its sums and the transforms of its convolutions (`backends/tvm/rounding.py`), and `loosened` applies that.
 Some models magnify rounding on some inputs so much that two correct float32 engines differ by more. So the reference is
 held against the model in double precision, and an engine may always be off by four times the reference's own error.
 """

@@ -178,6 +178,17 @@ def test_build_in_float16_keeps_inputs_and_outputs_and_is_held_against_the_float
             assert 0 < np.abs(got - expected).max() < allowed < 0.03 * np.abs(expected).max()
 
 
+@pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="needs qemu-aarch64")
+def test_build_in_float16_refuses_a_model_whose_numbers_are_too_large(tmp_path):
+    b = Builder()
+    y = b("Mul", b("Mul", b.input("x", 1, 16), [300.0]), [300.0])
+    model = save(b.output(b("Mul", y, [1e-4])), tmp_path / "net.onnx")
+    assert build(model, "rpi5", tmp_path / "single").is_dir()
+    with pytest.raises(Unsupported, match="float16 is not enough"):
+        build(model, "rpi5", tmp_path / "half", precision="float16")
+    assert not (tmp_path / "half").exists()
+
+
 @pytest.mark.parametrize("target", ["rpi4", "x86-64-v4", "cortex-m7"])
 def test_build_in_float16_refuses_a_core_without_arithmetic_for_it(model, tmp_path, target):
     with pytest.raises(Unsupported, match="no arithmetic in float16: its core is") as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgec.ir.types import DType
+from edgec.kernels.machine import number_format
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.ops import table
 from edgec.plan import cost
@@ -24,7 +25,7 @@ def is_shared(kernel: Kernel, program: TensorProgram, cpu: Cpu) -> bool:
 
 def cycles(kernel: Kernel, program: TensorProgram, cpu: Cpu) -> float:
     """A lower estimate of a core's cycles: one vector of multiply-adds each, or the bytes of all arguments."""
-    lanes = max(1, cpu.vector_bits // 32)
+    lanes = max(1, cpu.vector_bits // (8 * number_format(kernel).itemsize))
     products = sum(table.macs(node) for node in kernel.nodes) / lanes
     values = [a.value for a in program.args if isinstance(a, (Input, Output))]
     moved = sum(v.type.nbytes for v in values) + sum(a.array.nbytes for a in program.args if isinstance(a, Constant))
