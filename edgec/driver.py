@@ -36,6 +36,8 @@ _LOW = ("int8", "int8-weights", "int8-dynamic", "int4-weights")
 _PRECISIONS = {  # by kind of target, the default first
     "jetson": ("auto", "float16", "float32", "int8"),  # auto: the board builds what there is and keeps the fastest
 }
+_OTHER_NAMES = {"fp16": "float16", "f16": "float16", "half": "float16", "fp32": "float32", "f32": "float32",
+                "single": "float32", "i8": "int8", "int4": "int4-weights"}
 _ELSEWHERE = ("float32", "float16", *_LOW)
 _TOOLS = ("apache-tvm", "numpy", "onnx", "onnxruntime", "torch", "ziglang")
 MOST_THREADS = 64  # of one engine, as in runtime/c/edgec_pool.h
@@ -333,7 +335,9 @@ def _precision(wish: str, target: Target) -> str:
     """The number format of a build. Raises Unsupported for one that edgec does not have for the target."""
     known = _PRECISIONS.get(target.kind, _ELSEWHERE)
     if wish and wish not in known:
-        raise Unsupported(f"there is no precision {wish!r} for {target.name}", expected="one of " + ", ".join(known))
+        meant = _OTHER_NAMES.get(wish.lower(), "")
+        raise Unsupported(f"there is no precision {wish!r} for {target.name}", expected="one of " + ", ".join(known),
+                          hint=f"--precision {meant}" if meant in known else "")
     if wish == "float16" and known is _ELSEWHERE and not target.cpu.has_half:
         raise Unsupported(f"{target.name} has no arithmetic in float16: its core is {target.cpu.core}",
                           expected="a core from Armv8.2 on, such as cortex-a55 or cortex-a76",

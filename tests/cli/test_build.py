@@ -65,7 +65,8 @@ def test_build_takes_a_jetpack_release_and_refuses_a_missing_dla(edgec, model, t
     (["{unparsed}", "-t", "jetson", "--require", "native"], 3, "tensorrt.operator"),
     (["{model}", "-t", "jetson", "--jetpack", "3"], 2, "no JetPack '3'"),
     (["{model}", "-t", "onnxruntime", "--precision", "int3"], 3, "int3"),
-], ids=["target", "file", "shape", "no-target", "native", "jetpack", "precision"])
+    (["{model}", "-t", "jetson", "--precision", "FP16"], 3, "do: --precision float16"),
+], ids=["target", "file", "shape", "no-target", "native", "jetpack", "precision", "other-name"])
 def test_build_fails_with_one_message_when_the_input_is_wrong(edgec, model, unparsed, tmp_path, arguments, code, text):
     before = set(tmp_path.iterdir())
     done = edgec("build", *[a.format(model=model, unparsed=unparsed) for a in arguments])
