@@ -136,6 +136,12 @@ def shuffle(a: Expr, b: Expr, lanes_: Sequence[int]) -> Expr:
     return tirx.Shuffle([a, b], list(lanes_))
 
 
+def repeated(vector: Expr, times: int) -> Expr:
+    """The lanes of a vector, all of them so often one after the other."""
+    count = times * DataType(str(vector.ty)).lanes
+    return tirx.Shuffle([vector] * times, list(range(count)))
+
+
 def store(buffer: Buffer, value: Expr, *index: Expr) -> None:
     """Write an element or a vector."""
     T.buffer_store(buffer.data, value, [buffer.flat(index)])
