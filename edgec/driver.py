@@ -204,7 +204,7 @@ def _policy(target: Target) -> Policy:
     from edgec.compress.quantize.policy import find_policy
 
     policy, native = find_policy(target), find_backend(target.backends[0])
-    slower = native.why_float(target) if hasattr(native, "why_float") and native.probe().available else None
+    slower = native.why_float(target) if hasattr(native, "why_float") and native.probe().ok else None
     if slower is None:
         return policy
     return replace(policy, why_float=lambda node: policy.why_float(node) or slower(node))

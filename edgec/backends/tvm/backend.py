@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from edgec.backends.preprocess import picture_recipe, preprocess_files
 from edgec.backends.tvm import entry, link
 from edgec.backends.tvm.elf import data_object
 from edgec.errors import InternalError, Refusal, Unsupported
-from edgec.ir.graph import Value
+from edgec.ir.graph import Node, Value
 from edgec.ir.types import DType
 from edgec.kernels.program import TensorProgram
 from edgec.kernels.tables import Table
@@ -84,6 +84,12 @@ class TvmBackend:
         from edgec.backends.tvm.runner import open_engine
 
         return open_engine(artifact, target, threads)
+
+    def why_float(self, target: Target) -> Callable[[Node], tuple[str, str] | None]:
+        """Which products int8 makes slower on a target: gives (rule, text) for such a node."""
+        from edgec.backends.tvm.worth import why_slower
+
+        return why_slower(target)
 
     def serve(self, artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:
         """A static program for Linux. Raises Unsupported for microcontrollers, UserError for too many threads."""
