@@ -335,8 +335,9 @@ class _Winograd:
             def slab(c: Expr, depth: int) -> None:
                 ahead = start * which.vectors + (steps + c * in_block) * vectors
                 self._fetch_ahead(ahead, piece, depth * vectors, chunk // columns)
-                with convolution_int8.steps(depth, which.rolled) as step, unrolled(columns) as t, \
-                        unrolled(vectors) as v:
+                group = which.shared if depth % which.shared == 0 else depth  # steps that are written out
+                with loop(depth // group) as g, unrolled(group) as s, unrolled(columns) as t, unrolled(vectors) as v:
+                    step = g * group + s
                     first = point * part + (c * chunk + piece * columns + t) * BYTE_BLOCK
                     factor = which.factor(data, first, step)
                     place = start * which.vectors + (c * in_block + step) * vectors + v

@@ -67,8 +67,8 @@ class Smlal(Dot):
     shared: int = 8
 
     def spare(self, positions: int, vectors: int) -> int:
-        """The channels of all positions and the weights of one step, and one."""
-        return positions + -(-vectors // 2) + 1
+        """The channels of all positions and the weights of one step, half a register each, and one."""
+        return positions + vectors + 1
 
     def factor(self, x: Buffer, first: Expr, step: Expr) -> Any:
         """A lane of 8 channels."""
