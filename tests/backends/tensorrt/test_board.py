@@ -268,6 +268,20 @@ def test_engine_of_another_key_does_not_count(change, tmp_path):
         assert any("other" in text for text in board.strangers())
 
 
+@pytest.mark.parametrize(("sm", "told"), [(87, []), (72, ["sm_72, and this one is sm_87"]), (0, [])])
+def test_build_tells_when_the_bundle_was_prepared_for_another_gpu(sm, told, tmp_path):
+    describe(tmp_path, variant(), sm=sm)
+    board, lines = make_board(tmp_path, FakeTensorRT("10.3")), []
+    board.tell = lambda stage, text="", share=-1.0: lines.append(f"{stage} {text}")
+    board.engine()
+    warned = [line for line in lines if line.startswith("warning")]
+    assert len(warned) == len(told)
+    assert all(t in w for t, w in zip(told, warned, strict=True))
+    lines.clear()
+    board.engine()
+    assert lines == []  # once, at the build
+
+
 def test_damaged_or_half_written_engines_do_not_count(tmp_path):
     describe(tmp_path, variant())
     board = make_board(tmp_path, FakeTensorRT("10.3"))

@@ -108,6 +108,11 @@ class Board:
         rows = self.wanted()
         missing = [v for v in rows if not self.record(v) or self.options.get("rebuild")]
         if missing:
+            prepared = self.description.get("sm")
+            if prepared and prepared != self.machine["sm"]:
+                self.tell("warning", "the bundle was prepared for a GPU of sm_{}, and this one is sm_{}: it works, but "
+                          "`edgec build --target` for this board may choose better".format(
+                              prepared, self.machine["sm"]))
             for text in self.strangers():
                 self.tell("build", "an engine that is here does not fit: " + text)
             size = max(os.path.getsize(os.path.join(self.folder, v["model"])) for v in missing)
