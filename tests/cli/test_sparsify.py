@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -50,3 +52,16 @@ def test_other_patterns_say_that_they_only_save_bytes(edgec, wide, tmp_path, pat
     assert "of them zero" in done.out
     assert edgec("build", tmp_path / "s.edgec", "-t", "host", "-o", tmp_path / "bundle", "-q").code == 0
     assert edgec("sparsify", wide, "-o", tmp_path / "s.edgec", "--pattern", pattern, "--scope", "all").code == 2
+
+
+def test_products_of_one_row_get_compressed_weights_on_x86(edgec, tmp_path):
+    b = Builder(3)
+    y = b("Relu", b.conv(b.input("x", 1, 16, 4, 4), 16, 3))
+    y = b("Relu", b("Gemm", b("Flatten", y), b.weight(32, 256), b.weight(32), transB=1))
+    model = save(b.output(b("MatMul", y, b.weight(32, 24))), tmp_path / "net.onnx")
+    out = tmp_path / "s.edgec"
+    done = edgec("sparsify", model, "-o", out, "-t", "x86-64-v3", "-q")
+    assert "2 of 3 sparse layers" in done.out
+    assert edgec("build", out, "-t", "x86-64-v3", "-o", tmp_path / "bundle", "-q").code == 0
+    kernels = json.loads((tmp_path / "bundle" / "report.json").read_text())["kernels"]
+    assert [k["algorithm"] for k in kernels].count("matmul_sparse") == 2

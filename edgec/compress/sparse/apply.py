@@ -9,7 +9,7 @@ import numpy as np
 
 from edgec.compress.prune.groups import find_groups
 from edgec.compress.quantize.taps import Taps
-from edgec.compress.sparse.patterns import as_matrix, as_tensor, pattern_mask, products
+from edgec.compress.sparse.patterns import as_matrix, as_tensor, input_axis, pattern_mask, products
 from edgec.compress.sparse.permute import can_permute, kept_magnitude, permute_channels, search_order
 from edgec.compress.sparse.reconstruct import output_error, reconstruct
 from edgec.errors import UserError
@@ -25,7 +25,8 @@ _BATCH = 8
 @dataclass(frozen=True)
 class LayerRow:
     """One product with weights. reason: why it stays dense, "" if it does not. kept: share of the magnitude that
-    stays; error: squared error of its outputs by their square, None without samples.
+    stays; error: squared error of its outputs by their square, None without samples. rows: positions of the data that
+    share the weight; where there is one, reading the weight takes all the time.
     """
 
     node: str
@@ -34,6 +35,7 @@ class LayerRow:
     reason: str
     kept: float = 1.0
     error: float | None = None
+    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def sparsify(graph: Graph, samples: Iterable[Mapping[str, np.ndarray]] | None = 
     for index, (node, weight, axis) in enumerate(found):
         progress("sparsify", index / len(found), node.name)
         reason = "it was named to stay dense" if node.name in keep else why_dense(weight, axis, m)
-        rows.append(LayerRow(node.name, weight.name, weight.shape, reason) if reason else
+        rows.append(LayerRow(node.name, weight.name, weight.shape, reason, rows=shared_by(node)) if reason else
                     _apply(graph, node, weight, axis, n, m, feeds))
     if all(row.reason for row in rows):
         raise UserError(f"no layer can carry {n}:{m} sparsity", where="; ".join(
@@ -98,7 +100,14 @@ def _apply(graph: Graph, node: Node, weight: Value, axis: int, n: int, m: int,
     weight.const, weight.sparsity = sparse.astype(dense.dtype), pattern
     matrix = as_matrix(dense, axis)
     kept = kept_magnitude(matrix, n, m) / max(float(np.abs(matrix).sum()), 1e-30)
-    return LayerRow(node.name, weight.name, weight.shape, "", kept, error)
+    return LayerRow(node.name, weight.name, weight.shape, "", kept, error, shared_by(node))
+
+
+def shared_by(node: Node) -> int:
+    """Positions of the data that meet the weight of a product; for transposed convolutions those of the result."""
+    result, weight = node.outputs[0], node.operand(1)
+    axis = input_axis(node)
+    return result.type.size // weight.shape[1 - axis] if axis is not None else result.type.size
 
 
 # -- the inputs of a layer --------------------------------------------------------------------------------------------
