@@ -128,3 +128,14 @@ def _number(item: str, text: str) -> bool | int | float:
         except ValueError:
             continue
     raise UserError(f"cannot read the value {text!r}", expected="numbers, or true and false")
+
+
+def parse_factor(text: str) -> float:
+    """The number of a speed-up such as 2x. Raises UserError if it is none above 1."""
+    try:
+        factor = float(text.rstrip("x"))
+    except ValueError:
+        factor = 0.0
+    if not 1 < factor < 1000:
+        raise UserError(f"cannot read the speed-up {text!r}", expected="a factor above 1, such as 2x")
+    return factor

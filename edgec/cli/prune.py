@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import AsJson, Quiet, complete_target
+from edgec.cli.arguments import AsJson, Quiet, complete_target, parse_factor
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
@@ -107,7 +107,7 @@ def command(
         if device is not None and (speedup or latency or ranking == "cost"):
             price, unit = _price(device, model.graph, times, bool(latency))
             whole = price(stages.prepare(model.graph))
-            share = 1 / _factor(speedup) if speedup else _seconds(latency) / whole if latency else counted
+            share = 1 / parse_factor(speedup) if speedup else _seconds(latency) / whole if latency else counted
             cost, steer = (counting, price) if counted is not None else (price, None)
             if share is not None and share >= 1:
                 raise UserError("the model reaches the goal as it is", where=f"{source} for {device.name}",
@@ -174,16 +174,6 @@ def _seconds(text: str) -> float:
     if not value > 0:
         raise UserError(f"cannot read the latency {text!r}", expected="a time with its unit, such as 12ms or 800us")
     return value
-
-
-def _factor(text: str) -> float:
-    try:
-        factor = float(text.rstrip("x"))
-    except ValueError:
-        factor = 0.0
-    if not 1 < factor < 1000:
-        raise UserError(f"cannot read the speed-up {text!r}", expected="a factor above 1, such as 2x")
-    return factor
 
 
 def _ratios(texts: list[str] | None) -> dict[str, float]:

@@ -8,7 +8,7 @@ both unfoldings, refined by turns. Source: Kim et al. 2016, arXiv:1511.06530; De
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from edgec.ir.rewrite import substitute
 from edgec.ops import table
 from edgec.ops.semantics import make_node
 
+_ENERGIES = (0.995, 0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # that a goal is reached with
 _TURNS = 3  # of the refinement; later ones change the fourth digit
 
 
@@ -37,17 +38,22 @@ class FactorRow:
     reason: str = ""
 
 
-def factorize(graph: Graph, energy: float = 0.9, *, keep: Sequence[str] = ()) -> tuple[Graph, list[FactorRow]]:
+def factorize(graph: Graph, energy: float = 0.9, *, keep: Sequence[str] = (), align: int = 1,
+              cost: Callable[[Graph], float] | None = None) -> tuple[Graph, list[FactorRow]]:
     """The graph with every product factorized that becomes cheaper by it; the caller's graph does not change.
 
-    energy: share of the squared singular values that each factor keeps, above 0 and at most 1. keep: names of nodes
-    that stay whole. Raises UserError for an energy out of range.
+    energy: share of the squared singular values that each factor keeps at least, above 0 and at most 1. keep: names of
+    nodes that stay whole. align: ranks are rounded up to multiples of it: kernels compute whole vectors of channels.
+    cost: what a product must save, beside multiply-adds: the predicted time, say.
+    Raises UserError for an energy out of range.
     """
     if not 0 < energy <= 1:
         raise UserError(f"the energy {energy}", expected="above 0 and at most 1")
-    graph = graph.copy()
-    rows = []
-    for node, weight, axis in products(graph):
+    graph, rows = graph.copy(), []
+    now = cost(graph) if cost is not None else 0.0
+    for name in [node.name for node, _, _ in products(graph)]:
+        trial = graph.copy()
+        node, weight, axis = next(p for p in products(trial) if p[0].name == name)
         macs = table.macs(node)
         if node.name in keep or len(weight.uses) > 1 or node.op == "ConvTranspose":
             reason = "it was named to stay whole" if node.name in keep else (
@@ -56,9 +62,39 @@ def factorize(graph: Graph, energy: float = 0.9, *, keep: Sequence[str] = ()) ->
             continue
         assert weight.const is not None
         window = int(np.prod(weight.shape[2:])) > 1
-        rows.append(_tucker(graph, node, weight.const, energy, macs) if window else
-                    _split(graph, node, weight.const, axis, energy, macs))
+        row = _tucker(trial, node, weight.const, energy, align, macs) if window else \
+            _split(trial, node, weight.const, axis, energy, align, macs)
+        if row.ranks and cost is not None:
+            price = cost(trial)
+            if price >= now:
+                text = f"ranks {', '.join(map(str, row.ranks))} would be no faster"
+                rows.append(FactorRow(name, (), 0.0, (macs, macs), text))
+                continue
+            now = price
+        rows.append(row)
+        graph = trial if row.ranks else graph
     return graph, rows
+
+
+def factorize_to(graph: Graph, share: float, cost: Callable[[Graph], float], *, keep: Sequence[str] = (), align: int = 1
+                 ) -> tuple[Graph, list[FactorRow], float]:
+    """`factorize` with the largest of some energies by which at most `share` of the cost is left, and that energy.
+
+    Raises UserError if the smallest one leaves more.
+    """
+    goal = share * cost(graph)
+    low, high, found = 0, len(_ENERGIES), None
+    while low < high:
+        middle = (low + high) // 2
+        result, rows = factorize(graph, _ENERGIES[middle], keep=keep, align=align, cost=cost)
+        if cost(result) <= goal:
+            found, high = (result, rows, _ENERGIES[middle]), middle
+        else:
+            low = middle + 1
+    if found is None:
+        raise UserError(f"an energy of {_ENERGIES[-1]} leaves more than {share:.2f} of the cost",
+                        expected="a goal that can be reached", hint="state a smaller --energy, or prune channels")
+    return found
 
 
 def rank_for(singular: np.ndarray, energy: float) -> int:
@@ -67,12 +103,18 @@ def rank_for(singular: np.ndarray, energy: float) -> int:
     return int(np.searchsorted(squares, energy * squares[-1] * (1 - 1e-12))) + 1 if squares[-1] > 0 else 1
 
 
-def _split(graph: Graph, node: Node, weight: np.ndarray, axis: int, energy: float, macs: int) -> FactorRow:
+def _aligned(rank: int, align: int, full: int) -> int:
+    """A rank rounded up to a multiple, at most the full one."""
+    return min(-(-rank // align) * align, full)
+
+
+def _split(graph: Graph, node: Node, weight: np.ndarray, axis: int, energy: float, align: int,
+           macs: int) -> FactorRow:
     """W as [outputs, inputs] = (U S) V: first inputs to `rank`, then `rank` to outputs."""
     flat = weight.reshape(weight.shape[:2])
     matrix = (flat if axis == 1 else flat.T).astype(np.float64)
     u, s, v = np.linalg.svd(matrix, full_matrices=False)
-    rank = rank_for(s, energy)
+    rank = _aligned(rank_for(s, energy), align, len(s))
     outputs, inputs = len(u), v.shape[1]
     after = macs // (outputs * inputs) * rank * (outputs + inputs)
     if after >= macs:
@@ -88,11 +130,12 @@ def _split(graph: Graph, node: Node, weight: np.ndarray, axis: int, energy: floa
     return FactorRow(node.name, (rank,), float(np.square(s[rank:]).sum() / np.square(s).sum()), (macs, after))
 
 
-def _tucker(graph: Graph, node: Node, weight: np.ndarray, energy: float, macs: int) -> FactorRow:
+def _tucker(graph: Graph, node: Node, weight: np.ndarray, energy: float, align: int, macs: int) -> FactorRow:
     outputs, inputs = weight.shape[:2]
     window = int(np.prod(weight.shape[2:]))
     tensor = weight.astype(np.float64).reshape(outputs, inputs, window)
-    ranks = [rank_for(np.linalg.svd(_unfold(tensor, mode), compute_uv=False), energy) for mode in (0, 1)]
+    spectra = [np.linalg.svd(_unfold(tensor, mode), compute_uv=False) for mode in (0, 1)]
+    ranks = [_aligned(rank_for(s, energy), align, len(s)) for s in spectra]
     u, v = (np.linalg.svd(_unfold(tensor, mode), full_matrices=False)[0][:, :r] for mode, r in enumerate(ranks))
     for _ in range(_TURNS):
         u = np.linalg.svd(_unfold(np.einsum("kcw,cq->kqw", tensor, v), 0), full_matrices=False)[0][:, :ranks[0]]

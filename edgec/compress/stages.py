@@ -238,13 +238,20 @@ def quantize(graph: Graph, original: bytes, policy: Any, wish: Any, *, threads: 
         "outputs": compare_outputs(plain, result.graph, result.samples, threads)})
 
 
-def factorize(graph: Graph, energy: float, *, keep: Sequence[str] = ()) -> Stage:
-    """Products of low rank become several smaller ones: see `factorize.factorize`."""
+def factorize(graph: Graph, energy: float = 0.9, *, share: float | None = None, cost: Cost | None = None,
+              align: int = 1, keep: Sequence[str] = ()) -> Stage:
+    """Products of low rank become several smaller ones: see `factorize.factorize`; with a `share` of the cost that may
+    stay, the energy is found: see `factorize.factorize_to`.
+    """
     from edgec.compress.factorize import factorize as apply
+    from edgec.compress.factorize import factorize_to
 
     plain, _ = optimize(graph)
-    result, rows = apply(plain, energy, keep=keep)
+    if share is None:
+        result, rows = apply(plain, energy, keep=keep, align=align, cost=cost)
+    else:
+        result, rows, energy = factorize_to(plain, share, cost or count_macs, keep=keep, align=align)
     return Stage(result, {
-        "stage": "factorize", "options": {"energy": energy, "keep": list(keep)},
+        "stage": "factorize", "options": {"energy": energy, "share": share, "align": align, "keep": list(keep)},
         "macs": [count_macs(plain), count_macs(result)], "weights": [count_weights(plain), count_weights(result)],
         "layers": [asdict(row) for row in rows]})

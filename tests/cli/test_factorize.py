@@ -20,3 +20,18 @@ def test_factorize_refuses_a_wrong_energy(edgec, model, tmp_path):
     done = edgec("factorize", model, "-o", tmp_path / "f.edgec", "--energy", "2")
     assert done.code == 2
     assert "energy 2.0" in done.err
+
+
+def test_factorize_for_a_target_splits_what_becomes_faster(edgec, tmp_path):
+    b = Builder(3)
+    x = b("Relu", b.conv(b.input("x", 1, 32, 14, 14), 64, 3))
+    model = save(b.output(b.conv(x, 64, 3)), tmp_path / "net.onnx")
+    out = tmp_path / "f.edgec"
+    done = edgec("factorize", model, "-o", out, "--speedup", "1.3x", "-t", "rpi4", "--json", "-q")
+    assert done.code == 0, done.err
+    before, after = (link["predicted"]["seconds"] for link in done.json["links"])
+    assert before / after >= 1.3
+    assert all(rank % 4 == 0 for row in done.json["layers"] for rank in row["ranks"])
+    done = edgec("factorize", model, "-o", out, "--speedup", "1.3x")
+    assert done.code == 2
+    assert "--target" in done.err

@@ -65,7 +65,7 @@ def test_every_stage_keeps_what_those_before_it_gave(tmp_path):
         stage = apply(source)
         record = chain.write_record(before, source, after, stage.graph, stage.facts, target=target)
         read = checkpoint.load(after)
-        verify(read)
+        assert verify(read) == []
         text, arrays = dump(stage.graph)
         assert dump(read)[0] == text
         assert all(np.array_equal(arrays[k], a) for k, a in dump(read)[1].items())

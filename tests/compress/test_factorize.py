@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from edgec.compress.factorize import factorize, rank_for
+from edgec.compress.factorize import factorize, factorize_to, rank_for
 from edgec.compress.prune.channels import count_macs
 from edgec.errors import UserError
 from edgec.ir.interpret import interpret
@@ -77,3 +77,29 @@ def test_named_layers_and_wrong_energies():
 def test_rank_for_counts_squares():
     assert [rank_for(np.array([2.0, 1.0, 1.0, 0.0]), e) for e in (0.5, 0.8, 0.9, 1.0)] == [1, 2, 3, 3]
     assert rank_for(np.zeros(3), 0.9) == 1
+
+
+def test_ranks_fit_the_kernels_and_layers_split_only_where_that_saves():
+    graph = net()
+    _, rows = factorize(graph, 1 - 1e-9, align=4)
+    assert [row.ranks for row in rows] == [(4, 4), (4,), (4,), (4,), (4,)]
+    result, rows = factorize(graph, 1 - 1e-9, cost=lambda g: float(len(g.nodes)))
+    assert all("no faster" in row.reason for row in rows)
+    assert len(result.nodes) == len(graph.nodes)
+    result, rows = factorize(graph, 1 - 1e-9, cost=count_macs)
+    assert all(row.ranks for row in rows)
+
+
+def test_a_goal_finds_the_energy():
+    b = Builder(1)
+    y = b.conv(b.input("x", 1, 24, 8, 8), 32, 1)
+    graph = b.output(b.conv(y, 24, 3))
+    result, rows, energy = factorize_to(graph, 0.6, count_macs)
+    assert verify(result) == []
+    assert count_macs(result) <= 0.6 * count_macs(graph)
+    assert any(row.ranks for row in rows)
+    looser = factorize_to(graph, 0.9, count_macs)
+    assert looser[2] > energy
+    assert count_macs(looser[0]) > count_macs(result)
+    with pytest.raises(UserError, match="leaves more"):
+        factorize_to(graph, 0.01, count_macs)
