@@ -36,6 +36,7 @@ from tests.kernels.test_conv2d_depthwise import depthwise
 from tests.kernels.test_conv2d_transposed import CASES as TRANSPOSED
 from tests.kernels.test_conv2d_transposed import transposed
 from tests.kernels.test_matmul import GEMMS, gemm
+from tests.kernels.test_pointwise_rows import UNARY
 from tests.kernels.test_pool2d import CASES as POOLS
 from tests.kernels.test_pool2d import pooled
 
@@ -162,11 +163,12 @@ def test_product_of_computed_factors(left: tuple[int, ...], right: tuple[int, ..
     assert {"matmul", "softmax"} <= set(algorithms)
 
 
-def test_functions_are_computed_in_float32() -> None:
+@pytest.mark.parametrize("op", UNARY)
+def test_functions_are_computed_on_vectors(op: str) -> None:
     graph = Graph("functions")
-    x = graph_input(graph, "x", (3, 35))
-    graph.outputs = [node(graph, op, x) for op in ("Sigmoid", "Tanh", "Erf", "Gelu", "Mish", "Elu")]
-    check(graph, 2 * ONCE)
+    x = node(graph, "Abs", graph_input(graph, "x", (3, 35)))
+    graph.outputs = [node(graph, op, x if op in ("Sqrt", "Relu") else node(graph, "Neg", x))]
+    assert check(graph, 2 * ONCE) == ["pointwise"]
 
 
 def test_parts_are_joined_and_taken_apart_in_blocks() -> None:

@@ -78,7 +78,8 @@ def main() -> None:
     for folder in sys.argv[1:]:
         bundle = read_bundle(folder)
         stage = bundle.stages[0]
-        listing = subprocess.run(["llvm-objdump", "-d", str(stage.folder / f"lib{stage.meta['name']}.a")],
+        library = stage.folder / f"lib{stage.meta['name']}.a"
+        listing = subprocess.run(["llvm-objdump", "-d", "--mattr=+fullfp16,+dotprod", str(library)],
                                  capture_output=True, text=True, check=True).stdout
         for loop in inner_loops(listing)[:1]:
             cycles, rate = analyse(loop, bundle.target.cpu.core)
