@@ -13,7 +13,7 @@ from edgec.errors import UserError
 
 Source = Union[str, Path, Callable[[], Any]]
 
-REPAIRS = ("equalize", "adaround", "bias-correction")  # in the order in which they run
+REPAIRS = ("equalize", "smooth", "adaround", "bias-correction")  # in the order in which they run
 AUTO = "auto"
 WEIGHTS = ("int8", "int4")
 SAMPLES = 512  # for calibration at most; the convergence in the report says whether fewer would do

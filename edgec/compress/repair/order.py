@@ -1,6 +1,6 @@
 """Which repairs run when, and what each of them was worth: rows for the report.
 
-Before the graph is observed: what changes its weights and not its function (equalization). Once it has
+Before the graph is observed: what changes its weights and not its function (equalization, smoothing). Once it has
 grids: what changes numbers on them (learned rounding, then the bias, which takes the mean of all errors away).
 """
 
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from edgec.compress.quantize.annotate import PER_CHANNEL, WeightGrids
-from edgec.compress.quantize.observe import Feeds, Samples
+from edgec.compress.quantize.observe import KEPT, Feeds, Samples
 from edgec.compress.quantize.outputs import Distance, Reference, decibels
 from edgec.compress.quantize.place import Placement
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.weights import channel_grid
 from edgec.compress.repair.correct_bias import correct_biases
 from edgec.compress.repair.equalize import equalize
+from edgec.compress.repair.smooth import smooth
 from edgec.ir.graph import Graph
 from edgec.ir.quantize import output_axis, quantize_dequantize
 from edgec.progress import Progress, silent
@@ -44,6 +46,12 @@ class Repairs:
                 "repair": "equalize", "applied": len(found.chains), "chains": [asdict(row) for row in found.chains],
                 "weight_noise": [self._weight_noise(g, placement) for g in (graph, found.graph)]})
             graph = found.graph
+        if "smooth" in self.names:
+            self.progress("repair", None, "smooth")
+            smoothed = smooth(graph, list(islice(samples(), KEPT)), threads=self.threads)
+            self.rows.append({"repair": "smooth", "applied": len(smoothed.norms),
+                              "norms": [asdict(row) for row in smoothed.norms]})
+            graph = smoothed.graph
         return graph
 
     def mend_numbers(self, original: Graph, prepared: Prepared, kept: Sequence[Feeds]) -> Prepared:
