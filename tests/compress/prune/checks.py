@@ -21,7 +21,7 @@ def assert_removal_equals_zeros(graph: Graph, ratio: float = 0.5, seed: int = 0)
     random = np.random.default_rng(seed)
     removed = {g: random.permutation(g.size)[:int(g.size * ratio)] for g in coupled.groups}
     small, zeroed = remove_channels(graph, removed), zero_channels(graph, removed)
-    verify(small)
+    assert verify(small) == []
     arrays = feeds(graph)
     results = run_session(open_session(to_model(small).SerializeToString()), arrays)
     expected = run_session(open_session(to_model(zeroed).SerializeToString()), arrays)

@@ -134,3 +134,51 @@ def test_reconstruction_weighs_energy_with_the_weights_that_read_it():
 def test_normalized_has_mean_one_and_keeps_zeros():
     assert normalized(np.array([1.0, 2.0, 6.0])).mean() == pytest.approx(1)
     assert not normalized(np.zeros(3)).any()
+
+
+def heads_net():
+    b = Builder()
+    x = b.input("x", 1, 7, 24)
+    q, k, v = (b("Transpose", b("Reshape", b("MatMul", x, b.weight(24, 24)), [1, 7, 6, 4]), perm=perm)
+               for perm in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)))
+    y = b("Transpose", b("MatMul", b("Softmax", b("MatMul", q, k), axis=-1), v), perm=(0, 2, 1, 3))
+    return b.output(b("MatMul", b("Reshape", y, [1, 7, 24]), b.weight(24, 24)))
+
+
+def recurrent_net():
+    b = Builder()
+    y = b("LSTM", b.input("x", 6, 1, 5), b.weight(1, 36, 5), b.weight(1, 36, 9), b.weight(1, 72), hidden_size=9)
+    return b.output(b("MatMul", b("Squeeze", y, [1]), b.weight(9, 4)))
+
+
+def transposed_net():
+    b = Builder()
+    y = b("ConvTranspose", b.input("x", 1, 6, 5, 5), b.weight(6, 10, 3, 3), strides=(2, 2))
+    return b.output(b.conv(b("Relu", y), 4, 1))
+
+
+def twice_net():
+    b = Builder()
+    y = b("Relu", b.conv(b.input("x", 1, 3, 5, 5), 6, 3))
+    return b.output(b.conv(b("Concat", y, y, axis=1), 4, 3))
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "geometric-median"])
+@pytest.mark.parametrize(("net", "units"), [(heads_net, 6), (recurrent_net, 9), (transposed_net, 10), (twice_net, 6)])
+def test_a_unit_with_small_weights_counts_least_wherever_they_lie(net, units, criterion):
+    graph = net()
+    group = only(graph)
+    assert group.size == units
+    weak = units - 2
+    for value, axis in group.makes:
+        where = group.unit_of(value, axis) == weak
+        if criterion == "geometric-median":  # in the middle of the others
+            rows = np.moveaxis(np.array(value.const), axis, 0)
+            rows[where] = rows[~where].mean(0)
+            value.const = np.ascontiguousarray(np.moveaxis(rows, 0, axis))
+        else:
+            factor = np.where(where, 0.01, 1.0).reshape([-1 if a == axis else 1 for a in range(value.type.rank)])
+            value.const = (value.const * factor).astype(np.float32)
+    scores = CRITERIA[criterion](group, Evidence())
+    assert scores.argmin() == weak
+    assert scores[weak] < 0.9 * np.sort(scores)[1]
