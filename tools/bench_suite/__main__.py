@@ -30,7 +30,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
                         f"There are {', '.join(names)}")
     parser.add_argument("--peers", default=",".join(PEERS), help="default: %(default)s")
     parser.add_argument("--threads", default="1", help="one or more numbers; default: %(default)s")
-    parser.add_argument("--precision", default="float32", help="float32, int8, or both; default: %(default)s")
+    parser.add_argument("--precision", default="float32", help="float32, int8, float16 on Arm; default: %(default)s")
     parser.add_argument("--target", help="what our engine is built for; default: host, or rpi5 with --instructions")
     parser.add_argument("--rounds", type=int, default=5, help="how often all take turns; default: %(default)s")
     parser.add_argument("--runs", type=int, default=0, help="runs in a turn; default: what fills 0.3 s")
