@@ -17,14 +17,14 @@ Source:   the loops of conv2d_direct; Rodriguez et al., Lower Numerical Precisio
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 from edgec.kernels import convolution, convolution_int8, epilogue, quantized
 from edgec.kernels.convolution import Convolution
 from edgec.kernels.convolution_int8 import Starts, padded_groups, steps, taps
-from edgec.kernels.dot import Dot, choose_tile, flat, known_dot, of_target
+from edgec.kernels.dot import Dot, flat, known_dot, of_target, ranked_tiles
 from edgec.kernels.emit import (
     Buffer,
     Expr,
@@ -49,6 +49,7 @@ from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
 from edgec.target import Target
 
+_MEASURED = 6  # tiles, the best by the cost rule
 ALGORITHM = "int8"
 
 
@@ -72,20 +73,49 @@ def demand(kernel: Kernel, target: Target) -> Demand:
     return epilogue.demand(kernel, BYTE_BLOCK, {kernel.anchor.operand(0).name: BYTE_BLOCK})
 
 
-def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
-    """The program for a kernel that `refuse` lets pass."""
-    cpu, dot, conv = known_machine(target), known_dot(target), convolution.describe(kernel.anchor)
-    point = conv.window.is_point
-    if point:
-        conv = replace(conv, window=conv.window.flat())
-    tile = _tile(dot, conv)
-    return write(kernel.name, lambda writer: _Direct(kernel, cpu, dot, conv, tile, lower, point, writer).body(),
-                 ALGORITHM)
+@dataclass(frozen=True)
+class Schedule:
+    """tile: of registers; positions_first: tiles of positions are the outer loop, those of output blocks the inner."""
+
+    tile: Tile
+    positions_first: bool
+
+
+def choices(kernel: Kernel, target: Target) -> list[Schedule]:
+    """Schedules that are worth measuring, the one of the cost rules first; none where the kernel does not apply."""
+    if refuse(kernel, target) is not None:
+        return []
+    cpu, dot, conv = known_machine(target), known_dot(target), _described(kernel)
+    best = [t for t in _ranked(dot, conv)[:_MEASURED] if too_many_sides(conv.window, t) is None]
+    orders = [(tile, positions_first(cpu, conv, tile)) for tile in best]
+    others = [Schedule(tile, not order) for tile, order in orders
+              if -(-conv.k // conv.groups // BYTE_BLOCK) > tile.blocks]
+    return [*(Schedule(*pair) for pair in orders), *others]
+
+
+def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rules."""
+    cpu, dot, conv = known_machine(target), known_dot(target), _described(kernel)
+    if schedule is None:
+        tile = _tile(dot, conv)
+        schedule = Schedule(tile, positions_first(cpu, conv, tile))
+    chosen = schedule
+    return write(kernel.name, lambda writer: _Direct(kernel, cpu, dot, conv, chosen, lower, writer).body(), ALGORITHM)
+
+
+def _described(kernel: Kernel) -> Convolution:
+    """The convolution; one of a single tap as one row."""
+    conv = convolution.describe(kernel.anchor)
+    return replace(conv, window=conv.window.flat()) if conv.window.is_point else conv
 
 
 def _tile(dot: Dot, conv: Convolution) -> Tile:
+    return _ranked(dot, conv)[0]
+
+
+def _ranked(dot: Dot, conv: Convolution) -> tuple[Tile, ...]:
     window = conv.window.flat() if conv.window.is_point else conv.window
-    return choose_tile(dot, window.oh, window.ow, -(-conv.k // conv.groups // BYTE_BLOCK))
+    return ranked_tiles(dot, window.oh, window.ow, -(-conv.k // conv.groups // BYTE_BLOCK))
 
 
 def positions_first(cpu: Machine, conv: Convolution, tile: Tile) -> bool:
@@ -101,9 +131,9 @@ def positions_first(cpu: Machine, conv: Convolution, tile: Tile) -> bool:
 class _Direct:
     """Writes one program."""
 
-    def __init__(self, kernel: Kernel, cpu: Machine, dot: Dot, conv: Convolution, tile: Tile, lower: Lower, point: bool,
+    def __init__(self, kernel: Kernel, cpu: Machine, dot: Dot, conv: Convolution, schedule: Schedule, lower: Lower,
                  writer: Writer) -> None:
-        self.dot, self.conv, self.tile, self.window = dot, conv, tile, conv.window
+        self.dot, self.conv, self.tile, self.window = dot, conv, schedule.tile, conv.window
         self.k_blocks = -(-conv.k // conv.groups // BYTE_BLOCK)  # of one group
         self.channels = conv.c // conv.groups
         node, exact = kernel.anchor, quantized.product(kernel)
@@ -111,12 +141,12 @@ class _Direct:
         data = node.operand(0)
         shape = (conv.n, -(-conv.c // BYTE_BLOCK), conv.window.h, conv.window.w, BYTE_BLOCK)
         self.x = writer.pointer(Input(data), shape, quantized.dtype(data))
-        packed = pack_weights(convolution_int8.weights(exact), conv.groups, dot, tile.blocks)
+        packed = pack_weights(convolution_int8.weights(exact), conv.groups, dot, self.tile.blocks)
         self.weights = writer.pointer(Constant(packed), packed.shape, "int8")
         self.starts = Starts(exact, conv.window, conv.groups, dot.lanes, writer)
         self.starts.declare_taps(exact, conv.groups, writer)
-        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, point, cpu=cpu)
-        self.positions_first = positions_first(cpu, conv, tile)
+        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, convolution.describe(node).window.is_point, cpu=cpu)
+        self.positions_first = schedule.positions_first
         result = kernel.outputs[0]
         out = (conv.n, self.k_blocks * conv.groups, conv.window.oh, conv.window.ow, BYTE_BLOCK)
         self.y = writer.pointer(Output(result, epilogue.replaceable(kernel)), out, quantized.dtype(result))

@@ -14,12 +14,13 @@ Source:   the loops of matmul, steps as in conv2d_int8.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from edgec.kernels import epilogue, quantized
 from edgec.kernels.convolution_int8 import refuse_weights, steps
-from edgec.kernels.dot import Dot, choose_tile, known_dot, of_target
+from edgec.kernels.dot import Dot, known_dot, of_target, ranked_tiles
 from edgec.kernels.emit import (
     Buffer,
     Expr,
@@ -35,7 +36,7 @@ from edgec.kernels.emit import (
     write,
 )
 from edgec.kernels.epilogue import Epilogue, Lower
-from edgec.kernels.machine import Machine, known_machine, split_even
+from edgec.kernels.machine import Machine, Tile, known_machine, split_even
 from edgec.kernels.matmul import describe, packs_early
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.quantized import BYTE_BLOCK, Product
@@ -46,6 +47,7 @@ from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
 from edgec.target import Target
 
+_MEASURED = 8  # tiles, the best by the cost rule
 ALGORITHM = "int8_matmul"
 
 
@@ -76,10 +78,26 @@ def demand(kernel: Kernel, target: Target) -> Demand:
     return Demand()
 
 
-def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
-    """The program for a kernel that `refuse` lets pass."""
+@dataclass(frozen=True)
+class Schedule:
+    """tile: of registers, rows of a as its columns."""
+
+    tile: Tile
+
+
+def choices(kernel: Kernel, target: Target) -> list[Schedule]:
+    """Schedules that are worth measuring, the one of the cost rule first; none where the kernel does not apply."""
+    if refuse(kernel, target) is not None:
+        return []
+    size = describe(kernel.anchor)
+    return [Schedule(tile) for tile in ranked_tiles(known_dot(target), 1, size.m, -(-size.n // BYTE_BLOCK))[:_MEASURED]]
+
+
+def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
+    """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rule."""
     cpu, dot = known_machine(target), known_dot(target)
-    return write(kernel.name, lambda writer: _Writer(kernel, cpu, dot, lower, writer).body(), ALGORITHM)
+    tile = None if schedule is None else schedule.tile
+    return write(kernel.name, lambda writer: _Writer(kernel, cpu, dot, tile, lower, writer).body(), ALGORITHM)
 
 
 def matrix(node: Node, exact: Product) -> np.ndarray:
@@ -109,12 +127,13 @@ def pack(array: np.ndarray, dot: Dot, tile: int) -> np.ndarray:
 class _Writer:
     """Writes one program."""
 
-    def __init__(self, kernel: Kernel, cpu: Machine, dot: Dot, lower: Lower, writer: Writer) -> None:
+    def __init__(self, kernel: Kernel, cpu: Machine, dot: Dot, tile: Tile | None, lower: Lower,
+                 writer: Writer) -> None:
         node, exact = kernel.anchor, quantized.product(kernel)
         assert exact is not None  # `refuse` has checked
         self.dot, self.size = dot, describe(node)
         self.blocks = -(-self.size.n // BYTE_BLOCK)
-        self.tile = choose_tile(dot, 1, self.size.m, self.blocks)
+        self.tile = tile or ranked_tiles(dot, 1, self.size.m, self.blocks)[0]
         data, result = node.operand(0), kernel.outputs[0]
         self.a = writer.pointer(Input(data), (self.size.m * self.size.k,), quantized.dtype(data))
         weights = matrix(node, exact)

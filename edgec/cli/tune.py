@@ -37,6 +37,8 @@ def command(
                                         autocompletion=complete_target)] = "",
     device: Annotated[str, typer.Option(help="Where to measure: `local`, or ssh://user@host, which needs nothing but "
                                         "a shell.")] = "local",
+    precision: Annotated[str, typer.Option(help="Search the kernels of `int8` with grids from random inputs; without "
+                                           "it those of the model's own numbers.")] = "",
     budget: Annotated[str, typer.Option(help="How long to search: 90s, 10m, 1h.")] = "10m",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The table; default: the user's own, which "
                                                 "every build reads.")] = None,
@@ -62,6 +64,8 @@ def command(
     from edgec.target import load_target
 
     limit = parse_duration(budget)
+    if precision not in ("", "int8"):
+        raise UserError(f"there are no schedules to search for {precision!r}", expected="int8, or nothing")
     model, own = _model(source)
     if not (target or own):
         raise UserError("the device is not named", hint="add --target rpi5; `edgec targets` lists all")
@@ -75,7 +79,7 @@ def command(
         raise UserError(f"this table is for {table.core}", where=str(path), expected=core)
     with Steps(quiet) as steps:
         steps("load", None, model.name)
-        plan, feeds = plan_model(model, chosen, inputs=parse_shapes(inputs), values=parse_values(values),
+        plan, feeds = plan_model(model, chosen, precision, inputs=parse_shapes(inputs), values=parse_values(values),
                                  trust_pickle=trust_pickle, factory=factory, submodule=submodule)
         if predict:
             tables.write(predict_table(plan, chosen, table), path)

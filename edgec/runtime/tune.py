@@ -24,6 +24,7 @@ from edgec.backends.tvm.layers import build_program, measure
 from edgec.errors import InternalError, Unsupported
 from edgec.kernels import registry
 from edgec.kernels.tables import Choice, Entry, Table, signature
+from edgec.plan.grids import settle
 from edgec.plan.plan import Kernel, Plan
 from edgec.progress import Progress, silent
 from edgec.runtime.layers import Machine
@@ -32,6 +33,7 @@ from edgec.target import Target
 _TURNS = 5  # of each engine in a round
 _RUNS = 4  # inferences in a turn, whose median counts
 _MARGIN = 0.03  # of a kernel's time: what a schedule must win at least, also where the turns hardly differ
+_ANY_SQNR = -1000.0  # dB: no kernel stays float because random inputs make it look bad
 _VERSIONS = ("edgec", "apache-tvm")
 
 Save = Callable[[Table], None]
@@ -52,9 +54,11 @@ class Outcome:
     complete: bool
 
 
-def plan_model(source: Path, target: Target, **reading: Any) -> tuple[Plan, dict[str, np.ndarray]]:
-    """The plan of a model in floating point as a build makes it, and random inputs. reading: as `frontends.load`.
+def plan_model(source: Path, target: Target, precision: str = "", **reading: Any) -> tuple[Plan, dict[str, np.ndarray]]:
+    """The plan of a model as a build makes it, and random inputs. reading: as `frontends.load`.
 
+    precision: empty for the model's own numbers, or int8. Its grids then come from random inputs: which kernels there
+    are, and how long they take, does not depend on them, but which ones stay float may differ.
     Raises as a build does, and Unsupported for a model that is not native kernels throughout.
     """
     from edgec.backends import find_backend
@@ -64,9 +68,19 @@ def plan_model(source: Path, target: Target, **reading: Any) -> tuple[Plan, dict
     from edgec.passes.pipelines import optimize
     from edgec.plan.placement import place
 
-    graph, _ = optimize(load(source, **reading).graph, Options(), silent)
-    plans = place(graph, target, [find_backend(name) for name in target.backends], require_native=True)
-    return plans[0], {value.name: draw(value, seed) for seed, value in enumerate(graph.inputs)}
+    model = load(source, **reading)
+    graph, _ = optimize(model.graph, Options(), silent)
+    feeds = {value.name: draw(value, seed) for seed, value in enumerate(graph.inputs)}
+    if precision == "int8":
+        from edgec.compress.quantize.lower import lower_precision
+        from edgec.compress.quantize.policy import find_policy
+        from edgec.compress.request import Quantization
+
+        wish = Quantization(calibration=lambda: iter([feeds]), repair=(), least_sqnr=_ANY_SQNR)
+        graph = lower_precision(graph, model.original, find_policy(target), precision, wish).graph
+    plan = place(graph, target, [find_backend(name) for name in target.backends], require_native=True)[0]
+    plan.kernels = settle(plan.graph, plan.kernels, signed=target.cpu.arch != "x86_64")  # as signatures name them
+    return plan, feeds
 
 
 def tune(plan: Plan, target: Target, feeds: Mapping[str, np.ndarray], machine: Machine, table: Table, budget: float,
@@ -89,7 +103,7 @@ def tune(plan: Plan, target: Target, feeds: Mapping[str, np.ndarray], machine: M
             trial = search.next_trial(table)
             if not trial.entries:
                 break
-            progress("tune", min(1.0, 1 - (deadline - time.monotonic()) / budget),
+            progress("tune", min(1.0, 1 - (deadline - time.monotonic()) / max(budget, 1.0)),
                      f"round {rounds + 1}, {len(trial.entries)} kernels with other schedules")
             rounds, tried = rounds + 1, tried + len(trial.entries)
             won = search.compare(table, base, trial)

@@ -91,3 +91,40 @@ def test_the_best_instructions_of_a_core_are_chosen(features: tuple[str, ...], k
 def test_a_tile_fits_the_registers(which: dot.Dot, shape: tuple[int, int, int]) -> None:
     tile = dot.choose_tile(which, *shape)
     assert which.fits(tile.rows * tile.columns, tile.blocks * which.vectors)
+
+
+def build_with(monkeypatch: pytest.MonkeyPatch, module, index: int) -> list:
+    """Let the module build with one of its choices; the schedules that were taken."""
+    build, taken = module.build, []
+
+    def chosen(kernel, target, lower):
+        space = module.choices(kernel, target)
+        taken.append(space[index % len(space)])
+        return build(kernel, target, lower, taken[-1])
+
+    monkeypatch.setattr(module, "build", chosen)
+    return taken
+
+
+@pytest.mark.usefixtures("no_winograd")
+@cores(*X86)
+@pytest.mark.parametrize("index", [1, 3, -1])
+@pytest.mark.parametrize("case", [c for c in BLOCKED if c.id in ("channel_tail", "stride", "pointwise")],
+                         ids=lambda c: c.id)
+def test_every_schedule_gives_the_bits_of_the_interpreter(case: Case, index: int, target: Target, monkeypatch) -> None:
+    taken = build_with(monkeypatch, conv2d_int8, index)
+    assert conv2d_int8.ALGORITHM in check_bytes(conv_graph(case), target)
+    assert taken
+
+
+@pytest.mark.usefixtures("no_winograd")
+def test_schedules_are_those_of_the_rules_first_and_all_different() -> None:
+    for name in ("x86-64-v3", "rpi4", "rpi5"):
+        graph, target = strided(), load_target(name)
+        kernel = next(k for k in group(on_grids(graph, random_feeds(graph))) if k.anchor is not None)
+        space = conv2d_int8.choices(kernel, target)
+        conv = conv2d_int8._described(kernel)
+        assert space[0].tile == conv2d_int8._tile(dot.known_dot(target), conv)
+        assert len(space) == len(set(space)) >= 2
+        assert {s.positions_first for s in space} == {False, True}
+    assert conv2d_int8.choices(group(strided())[0], load_target("rpi4")) == []

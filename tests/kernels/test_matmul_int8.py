@@ -13,6 +13,7 @@ from edgec.target import Target, load_target
 from tests.grids import on_grids, random_feeds
 from tests.kernels.harness import graph_input, node, random
 from tests.kernels.int8 import ARM, VNNI, X86, check_bytes, check_engine, cores, emulated
+from tests.kernels.test_conv2d_int8 import build_with
 from tests.kernels.test_matmul import gemm
 
 # m, k, n, transB, with more behind it than its own grid
@@ -61,3 +62,12 @@ def test_products_without_exact_sums_of_rows_are_refused(attributes: dict[str, o
     graph = on_grids(graph, random_feeds(graph))
     kernel = next(k for k in group(graph) if k.anchor is not None)
     assert matmul_int8.refuse(kernel, VNNI)
+
+
+@cores(*X86)
+@pytest.mark.parametrize("index", [1, -1])
+@pytest.mark.parametrize("case", ["tails", "whole"])
+def test_every_schedule_gives_the_bits_of_the_interpreter(case: str, index: int, target: Target, monkeypatch) -> None:
+    taken = build_with(monkeypatch, matmul_int8, index)
+    assert matmul_int8.ALGORITHM in check_bytes(product(*CASES[case]), target)
+    assert taken

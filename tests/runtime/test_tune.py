@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
+
 import pytest
-from edgec.kernels.tables import Entry, Table, signature
+from edgec.kernels.tables import Entry, Table, read, signature, write
 
 from edgec.errors import Unsupported
 from edgec.runtime import tune as tuning
 from edgec.runtime.layers import Machine, open_machine
-from edgec.runtime.tune import predict, tune, wins
+from edgec.runtime.tune import plan_model, predict, tune, wins
 from edgec.target import load_target
 from tests.models import Builder, feeds
+from tests.onnx_files import save
+from tests.runtime.board import start_board
 
 
 def plan_of(target):
@@ -109,3 +116,55 @@ def test_search_measures_real_engines():
         found = tune(plan, HOST, data, machine, Table("x"), 5, lambda t: None)
     assert found.rounds > 0
     assert min(found.before, found.after) > 0
+
+
+@pytest.mark.parametrize("name", ["host", "rpi5"])
+def test_plan_in_int8_has_schedules_for_the_kernels_that_a_build_has(name, tmp_path):
+    b = Builder(0)
+    y = b("Relu", b("Conv", b.input("x", 1, 32, 9, 9), b.weight(32, 32, 1, 1)))
+    graph = b.output(b("Gemm", b("Flatten", b("GlobalAveragePool", y)), b.weight(32, 24), b.weight(24)))
+    target = load_target(name)
+    plan, data = plan_model(save(graph, tmp_path / "net.onnx"), target, "int8")
+    search = tuning._Search(plan, target, data, MACHINE)
+    kinds = {choice.module for space in search.spaces.values() for choice in space}
+    assert kinds == {"conv2d_int8", "matmul_int8"}
+    table = Table("x", entries={name: Entry(space[-1]) for name, space in search.spaces.items() if space})
+    artifact, _ = search.engine(table)
+    assert len(artifact.meta["tuned"]) == 2  # signatures are those that the build sees
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    yield from start_board(tmp_path_factory.mktemp("board"))
+
+
+@pytest.mark.slow
+def test_search_measures_on_a_board_that_has_a_shell_only(board, tmp_path):
+    plan, data = plan_of(HOST)
+    with open_machine(board.url, HOST, board.ssh) as machine:
+        found = tune(plan, HOST, data, machine, Table("x"), 0, lambda t: write(t, tmp_path / "table.json"))
+    assert (found.rounds, found.tried) == (1, 2)
+    assert min(found.before, found.after) > 0
+    assert read(tmp_path / "table.json").tried == found.table.tried
+
+
+@pytest.mark.slow
+def test_killed_search_goes_on_from_its_last_round(tmp_path):
+    """The process is killed without a chance to clean up: the table is whole, and nothing in it is tried again."""
+    b = Builder(0)
+    y = b("Relu", b("Conv", b.input("x", 1, 32, 9, 9), b.weight(32, 32, 1, 1)))
+    model = save(b.output(b("Relu", b("Conv", y, b.weight(48, 32, 1, 1)))), tmp_path / "net.onnx")
+    path = tmp_path / "table.json"
+    command = [sys.executable, "-m", "edgec", "tune", str(model), "-t", "host", "-o", str(path), "-q", "--json"]
+    with subprocess.Popen([*command, "--budget", "1h"], stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    before = read(path)
+    assert all(len(keys) == 1 for keys in before.tried.values())
+    done = subprocess.run([*command, "--budget", "0s"], capture_output=True, text=True, check=True)
+    after = read(path)
+    assert json.loads(done.stdout)["rounds"] == 1
+    assert {name: len(set(keys)) for name, keys in after.tried.items()} == dict.fromkeys(before.tried, 2)
+    assert all(after.tried[name][:1] == keys for name, keys in before.tried.items())
