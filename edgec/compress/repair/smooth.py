@@ -5,8 +5,8 @@ Formula: s[j] = max |X[j]|^a / max |W[j]|^(1 - a), a = 0.5, j over the channels 
          scale[j] /= s[j], bias[j] /= s[j], W[j] *= s[j]: the function stays.
 Fires when: (1) the last axis is normalized, with constant parameters, one number for each channel, of its own;
          (2) everyone who reads the result is a product with a constant weight of its own, as its data, along that axis;
-         (3) a channel is an outlier: its largest magnitude is more than 4 times the median of all channels', so that one
-         grid for all spends its steps on it. Where none is, weights would only become rougher.
+         (3) a channel is an outlier: its largest magnitude is more than 4 times the median of all channels', so that
+         one grid for all spends its steps on it. Where none is, weights would only become rougher.
 Numerics: float64 factors, each number rounded to float32 once.
 Source: Xiao et al. 2022, SmoothQuant, arXiv:2211.10438, equation 4 and section 4.
 """
