@@ -20,9 +20,10 @@ from edgec.target import Cpu, Target
 # AVX-512 VNNI, 2 virtual cores, one thread, layers of ResNet-18, VGG-11, MobileNetV2 and DS-CNN; those of bytes and of
 # the generic composition also on visual wake words, ResNet-8, UltraFace, selfie segmentation and Silero VAD.
 _SHARES = {"direct": 0.75, "winograd": 0.5, "matmul": 0.65, "depthwise": 0.6, "int8_depthwise": 0.4, "int8_planar": 0.3,
-           "int8_matmul": 0.65, "int8": 0.6, "generic": 0.02}
+           "int8_winograd": 0.6, "int8_matmul": 0.65, "int8": 0.6, "generic": 0.02}
 _OTHER_SHARE = 0.3
 _WIDENED = "int8_depthwise"  # whose products are not sums of four: bytes are widened, as many at once as of float32
+_WORDS = "int8_winograd"  # whose products are of 16-bit numbers, two in a lane where there are sums of four bytes
 _CALL = 150  # cycles: the call, the first accesses of its memory, the end of its loops
 
 # Bytes in a cycle from each memory to the registers. L1: two vectors. L2: Intel 64 at most, 48 kept up (Optimization
@@ -89,6 +90,8 @@ def predict(core: Core, work: Work, algorithm: str) -> Prediction:
     factor = {1: core.byte_factor, 2: core.half_factor}.get(work.itemsize, 1.0)
     if algorithm == _WIDENED:
         factor = 1.0
+    elif algorithm == _WORDS:
+        factor = max(1.0, core.byte_factor / 2)
     products = work.macs / (core.products * factor)
     traffic = work.constant_bytes / core.constant_rate + work.value_bytes / _rate(core.rates, work.value_bytes)
     share = next((s for name, s in _SHARES.items() if algorithm.startswith(name)), _OTHER_SHARE)
