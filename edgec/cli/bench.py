@@ -111,13 +111,16 @@ def _layers(bundle: Bundle, device: str, runs: int, quiet: bool, as_json: bool) 
         print_json({"machine": machine.name, "emulated": machine.emulated, "ghz": found.ghz, "total": found.total,
                     "runs": runs, "kernels": times["rows"]})
         return
+    whole = sum(r.get("seconds", 0.0) for r in times["rows"])
     rows = []
     for row in sorted((r for r in times["rows"] if "seconds" in r), key=lambda r: -r["seconds"]):
         share = share_of_roof(row, found.ghz)
-        rows.append([row["kernel"], row["algorithm"], seconds(row["seconds"]),
+        rows.append([row["kernel"], row["algorithm"], seconds(row["seconds"]), f"{row['seconds'] / whole:.1%}",
                      seconds(row["cycles"] / found.ghz / 1e9), row["bound"], f"{share:.0%}" if share else "-"])
-    print_table(["kernel", "algorithm", "#measured", "#expected", "bound by", "#of the roof"], rows)
-    print(f"{seconds(found.total)} in all on one thread of {machine.name} at {found.ghz:.2f} GHz")
+    print_table(["kernel", "algorithm", "#measured", "#of all", "#expected", "bound by", "#of the roof"], rows)
+    expected = sum(r["cycles"] for r in times["rows"]) / found.ghz / 1e9
+    print(f"{seconds(found.total)} in all, {seconds(expected)} expected, on one thread of {machine.name} at "
+          f"{found.ghz:.2f} GHz")
     if machine.emulated:
         print("these kernels ran under emulation: their times say nothing about the device")
 

@@ -18,7 +18,7 @@ from edgec.ir.graph import Graph, Node, Value
 from edgec.plan.plan import Kernel, Layout, Slice, stored_dtype
 from edgec.plan.storage import Storage
 
-ALGORITHM = "slices"
+ALGORITHM = "in place"
 _COPIED_RANKS = (3, 4)  # of blocked values that the kernel of pointwise chains can copy
 
 

@@ -48,6 +48,10 @@ def _tiles(report: Mapping[str, Any]) -> str:
     ]
     if used:
         tiles.append(("arena", size(used), f"{used / bound:.2f} x the lower bound" if bound else "all activations"))
+    for facts in [s["meta"]["weights"] for s in stages if "weights" in s["meta"]][:1]:
+        less = f"; {many(len(facts['given_up']), 'kernel')} gave up a faster form" if facts["given_up"] else ""
+        grown = f"{facts['stored'] / facts['model']:.2f} x the model's{less}" if facts["model"] else "none in the model"
+        tiles.append(("weights", size(facts["stored"]), grown))
     if golden["ran"]:
         worst = max((r["error"] / r["tolerance"] for r in golden["outputs"] if r["tolerance"]), default=0.0)
         tiles.append(("checked", toned("good", "passed"), f"{worst:.0%} of the tolerance used"))

@@ -47,15 +47,27 @@ def times_section(times: Mapping[str, Any]) -> str:
     def time(cycles: float) -> str:
         return seconds(cycles / ghz / 1e9) if ghz else f"{count(cycles)} cycles"
 
+    weigh = "seconds" if measured else "cycles"
+    most = max((r.get(weigh, 0) for r in times["rows"]), default=0)
     rows = []
     for r in times["rows"]:
         share = share_of_roof(r, ghz) if measured else None
-        rows.append([f"{code(r['kernel'])}<br>{toned('soft', escape(r['algorithm']))}", time(r["cycles"]),
-                     seconds(r["seconds"]) if "seconds" in r else "-", time(r["roof"]), escape(r["bound"]),
-                     f"{share:.0%}" if share else "-"])
+        width = max(2, 90 * r.get(weigh, 0) / most) if most else 2  # pixels
+        bar = f'<br><span class="bar" style="width:{width:.0f}px"></span>'
+        shown = seconds(r["seconds"]) if "seconds" in r else "-"
+        rows.append([f"{code(r['kernel'])}<br>{toned('soft', escape(r['algorithm']))}",
+                     time(r["cycles"]) + bar * (not measured), shown + bar * bool(measured), time(r["roof"]),
+                     escape(r["bound"]), f"{share:.0%}" if share else "-"])
     if not rows:
         return ""
+    sums = [time(sum(r["cycles"] for r in times["rows"])), time(sum(r["roof"] for r in times["rows"]))]
+    total = f"In all {sums[0]} expected, {sums[1]} at least"
+    if measured:
+        total += f", {seconds(sum(r.get('seconds', 0) for r in times['rows']))} measured"
+    note = (" More than 100 % of the roof: the values lay in a nearer memory than the model assumes."
+            if measured and any((share_of_roof(r, ghz) or 0) > 1 for r in times["rows"]) else "")
     how = (f"Measured on {escape(measured['machine'])} at {ghz:.2f} GHz by <code>edgec bench --layers</code>."
            if measured else "Not measured: <code>edgec bench --layers</code> does that where the engine can run.")
-    return (f"<h2>Time by kernel</h2><p>One thread; expected and at least from the facts of the core. {how}</p>"
+    head = f"One thread; expected and at least from the facts of the core. {how} {total}.{note}"
+    return (f"<h2>Time by kernel</h2><p>{head}</p>"
             + table(["kernel", "#expected", "#measured", "#at least", "bound by", "#of the roof"], rows))

@@ -121,7 +121,7 @@ def compare(graph: Graph, target: str, folder: Path, exact: bool, threads: int =
 
 
 def in_place(artifact) -> int:
-    return sum(a == "slices" for a in artifact.meta["kernel_algorithms"].values())
+    return sum(a == "in place" for a in artifact.meta["kernel_algorithms"].values())
 
 
 @pytest.mark.parametrize("target", TARGETS)
