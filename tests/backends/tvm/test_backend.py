@@ -102,6 +102,15 @@ def test_supports_refuses_with_rule_and_source():
     assert refusal_of(graph).source == "model.py:1"
 
 
+def test_supports_refuses_float16_when_the_core_has_no_arithmetic_for_it():
+    b = Builder()
+    graph = b.output(b("Relu", b.input("x", 2, 3, dtype=DType.FLOAT16)))
+    refusal = refusal_of(graph)
+    assert refusal.rule == "tvm.dtype"
+    assert "cortex-a72 has no arithmetic for it" in refusal.text
+    assert refusal_of(graph, load_target("rpi5")) is None
+
+
 def test_supports_refuses_when_op_has_no_lowering():
     b = Builder()
     graph = b.output(b("Det", b.input("x", 3, 3)))

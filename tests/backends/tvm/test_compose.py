@@ -148,10 +148,10 @@ def test_refusals_name_the_rule() -> None:
         inputs = [Value(f"i{k}", t) for k, t in enumerate(types)]
         return Node(op, inputs, [Value("o", types[0])], attributes, name="n")
 
-    floats, halves = TensorType(DType.FLOAT32, (2, 3)), TensorType(DType.FLOAT16, (2, 3))
+    floats, brief = TensorType(DType.FLOAT32, (2, 3)), TensorType(DType.BFLOAT16, (2, 3))
     shape = TensorType(DType.INT64, (2,))
     assert refuse(node("NoSuchOp", floats))[0] == "tvm.no_lowering"
-    assert refuse(node("Relu", halves))[0] == "tvm.dtype"
+    assert refuse(node("Relu", brief))[0] == "tvm.dtype"
     assert refuse(node("Relu", TensorType(DType.FLOAT32, (None, 3))))[0] == "tvm.dynamic_shape"
     assert refuse(node("Slice", floats, shape, shape))[0] == "tvm.dynamic_parameter"
     assert refuse(node("BatchNormalization", floats, training_mode=1))[0] == "tvm.training"
