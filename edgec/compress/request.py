@@ -13,7 +13,7 @@ from edgec.errors import UserError
 
 Source = Union[str, Path, Callable[[], Any]]
 
-REPAIRS = ("equalize", "smooth", "adaround", "bias-correction")  # in the order in which they run
+REPAIRS = ("equalize", "smooth", "bias-correction", "adaround")  # in the order in which they run; then biases once more
 AUTO = "auto"
 WEIGHTS = ("int8", "int4")
 SAMPLES = 512  # for calibration at most; the convergence in the report says whether fewer would do
@@ -49,8 +49,8 @@ class Quantization:
     observer: how thresholds are found; keep_float: names or patterns of nodes. budget: None for no evaluation.
     work: folder in which an interrupted calibration goes on. weights: int8 or int4; per_channel: one scale for each
     output channel of a weight, or one for all. repair: names of `REPAIRS`; `auto`: bias correction, and equalization
-    where weights have one scale only; empty: none. least_sqnr: a kernel that alone leaves less than this of the model's
-    outputs, in dB, stays float.
+    where weights have one scale only; empty: none. `adaround` brings bias correction with it. least_sqnr: a kernel that
+    alone leaves less than this of the model's outputs, in dB, stays float.
     """
 
     calibration: Source | None = None
@@ -91,6 +91,8 @@ class Quantization:
         asked = {name for name in self.repair if name != AUTO}
         if AUTO in self.repair and precision == "int8":
             asked |= {"bias-correction"} if self.per_channel else {"equalize", "bias-correction"}
+        if "adaround" in asked:
+            asked.add("bias-correction")  # rounding that is learned makes up for what is left
         return tuple(name for name in REPAIRS if name in asked)
 
 

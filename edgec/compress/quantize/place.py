@@ -6,6 +6,8 @@ only carries numbers (COMMUTES, UNIFIES) reads it, and what it makes is wanted: 
 reads it, what that makes is wanted, and the value comes out of an integer kernel anyway; (4) where the policy says so
 (Policy.residual), a sum behind a product reads it as its other input, it comes out of an integer kernel, and nobody
 reads it in float.
+A float value whose parts go different ways (states of several layers stacked in one input) is not carried: each part
+gets a grid of its own behind the op that takes it out.
 Nothing inside a kernel (`ir.grouping`) gets one: none between Conv, BatchNormalization, Add and Relu. So what no
 product follows stays float without being named: scores, box decoding, graph outputs.
 Readers that compute in float keep the float numbers, and kernels in float write them: an Identity then carries the
@@ -15,7 +17,7 @@ grid for the others.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -71,7 +73,13 @@ def place(graph: Graph, policy: Policy, keep_float: Sequence[str] = (),
 
     Raises UserError for a name in `keep_float` that fits nothing.
     """
-    return _Placer(graph, policy, chosen(graph, keep_float), why_float or {}).run()
+    asked, reasons = chosen(graph, keep_float), why_float or {}
+    placer = _Placer(graph, policy, asked, reasons)
+    placer.demand()
+    if parted := placer.parted():
+        placer = _Placer(graph, policy, asked, reasons, parted)
+        placer.demand()
+    return placer.result()
 
 
 def chosen(graph: Graph, patterns: Sequence[str]) -> set[int]:
@@ -96,8 +104,8 @@ class _Placer:
     """The state of one placement; values and groups by identity."""
 
     def __init__(self, graph: Graph, policy: Policy, asked: set[int],
-                 why_float: Mapping[str, tuple[str, str]]) -> None:
-        self.graph, self.policy, self.asked, self.why_float = graph, policy, asked, why_float
+                 why_float: Mapping[str, tuple[str, str]], parted: Collection[int] = ()) -> None:
+        self.graph, self.policy, self.asked, self.why_float, self._parted = graph, policy, asked, why_float, parted
         self.groups = groups(graph)
         self.home = {id(v): g for g in self.groups for n in g.nodes for v in n.outputs}
         self.kinds: dict[int, Kind] = {}
@@ -113,9 +121,54 @@ class _Placer:
             if reason is not None:
                 self._keep(group, reason)
 
-    def run(self) -> Placement:
+    def demand(self) -> None:
+        """Find out what is wanted on grids, from the outputs to the inputs."""
         for group in reversed(self.groups):
             self._demand(group)
+
+    def parted(self) -> set[int]:
+        """Ids of the carriers that take a part out of a float value whose parts have no other reason to share a grid.
+
+        Fires when: (1) the value does not come out of an integer kernel; (2) the carrier's result is smaller; (3) some
+        reader of the value wants no grid, or carriers of it lead to values that meet nowhere else.
+        """
+        links: dict[int, list[tuple[Node, list[Value]]]] = {}
+        for group in self.groups:
+            node = group.nodes[0]
+            if self.kinds[id(group)] is Kind.CARRIER and any(id(v) in self.wanted for v in node.outputs):
+                values = self._carried(node)
+                for value in values:
+                    links.setdefault(id(value), []).append((node, values))
+        found: set[int] = set()
+        for value in self.graph.values():
+            readers = [n for n, _ in links.get(id(value), []) if n is not value.producer]
+            smaller = [n for n in readers if n.outputs[0].type.size < value.type.size]  # (2)
+            if not smaller or value.const is not None or self._comes_as_integers(value):  # (1)
+                continue
+            known = {id(n) for n in readers}
+            ways: list[set[int]] = []
+            for node in readers:
+                way = self._reached(node, value, links)
+                ways = [w for w in ways if not w & way] + [way.union(*(w for w in ways if w & way))]
+            if len(ways) > 1 or any(id(n) not in known for n, _ in value.uses):  # (3)
+                found.update(map(id, smaller))
+        return found
+
+    def _reached(self, node: Node, value: Value, links: Mapping[int, list[tuple[Node, list[Value]]]]) -> set[int]:
+        """Ids of the values that share a grid with what a carrier makes, if it were not for `value`."""
+        found: set[int] = set()
+        waiting = [v for v in self._carried(node) if v is not value]
+        while waiting:
+            own = waiting.pop()
+            if id(own) in found:
+                continue
+            found.add(id(own))
+            waiting += [v for _, values in links.get(id(own), []) if not any(v is value for v in values)
+                        for v in values]
+        return found
+
+    def result(self) -> Placement:
+        """The placement that meets the demand."""
         grids, edges = {}, {}
         members: dict[int, list[Value]] = {}
         for value in self.graph.values():
@@ -140,6 +193,8 @@ class _Placer:
     def _kind(self, group: Group) -> tuple[Kind, Reason]:
         if any(id(n) in self.asked for n in group.nodes):
             return Kind.FLOAT, ("int8.asked", "stays float because it was asked to")
+        if id(group.nodes[0]) in self._parted:
+            return Kind.FLOAT, ("int8.part", "takes a part out of float numbers: the part has a grid of its own")
         roles = [spec.quant if (spec := table.find(n)) else QuantRole.FLOAT for n in group.nodes]
         if any(v.dtype.value != "float32" for v in group.nodes[-1].outputs[:1]) and QuantRole.NONE in roles:
             return Kind.FLOAT, None  # shapes, indices, conditions: nothing to quantize
@@ -212,11 +267,15 @@ class _Placer:
                 if self._comes_as_integers(value) and (whole or self.policy.broadcast):
                     self._want(value, node, index)
         if kind is Kind.CARRIER:
-            node = group.nodes[0]
-            shared = [v for i, v in enumerate(node.inputs) if v is not None and v.dtype.value == "float32"
-                      and not self._is_parameter(node, i)]
-            for value in (*shared, *(v for v in node.outputs if v.dtype.value == "float32")):
+            shared = self._carried(group.nodes[0])
+            for value in shared:
                 self._unite(shared[0], value)
+
+    def _carried(self, node: Node) -> list[Value]:
+        """The values between which a carrier moves numbers: inputs, then outputs."""
+        inputs = [v for i, v in enumerate(node.inputs) if v is not None and v.dtype.value == "float32"
+                  and not self._is_parameter(node, i)]
+        return [*inputs, *(v for v in node.outputs if v.dtype.value == "float32")]
 
     def _demand_residual(self, group: Group, wanted: bool) -> None:
         """Grids at a sum of the product's own result and one from another kernel: the other one, or both."""

@@ -1,7 +1,9 @@
 """AdaRound: each weight is rounded up or down as the results of its layer want it, not to the nearest number.
 
 Formula: w(V) = s * clamp(floor(w / s) + h(V)), h(V) = clamp(1.2 sigmoid(V) - 0.1, 0, 1);
-         minimize mean (f(x_grid, w(V)) - f(x, w))^2 + lambda * sum (1 - |2 h(V) - 1|^beta), beta falling from 20 to 2.
+         minimize mean (g(f(x_grid, w(V)) + c) - g(f(x, w)))^2 + lambda * sum (1 - |2 h(V) - 1|^beta), beta falling
+         from 20 to 2; c: the correction of the bias that is there already; g: the activation behind the product
+         (section 4.2 of the paper: what Relu cuts off need not be right), if it is the only reader.
 Products are taken in the order of the graph: x_grid is what the layer reads once all before it are rounded. A layer
 whose error on all samples does not fall keeps its nearest numbers. A weight of 0 stays 0, so sparsity patterns stay.
 Source: Nagel et al. 2020, Up or Down? Adaptive Rounding for Post-Training Quantization, arXiv:2004.10568,
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 
 from edgec.compress import torch_ops
-from edgec.compress.quantize.annotate import Numbers
+from edgec.compress.quantize.annotate import Numbers, bias_place
 from edgec.compress.quantize.observe import Feeds
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.taps import Taps
@@ -72,7 +74,7 @@ def learn_rounding(prepared: Prepared, samples: Sequence[Feeds], *, steps: int =
         assert quant is not None
         data = _watched(Taps(annotated, [twin.operand(0).name], 1, threads), samples)
         wanted = _watched(Taps(prepared.graph, [node.outputs[0].name], 1, threads), samples)
-        layer = _Layer(node, twin, quant, data, wanted)
+        layer = _Layer(node, twin, quant, data, wanted, numbers.get(name, Numbers()).bias)
         learned = layer.learn(steps, index)
         before, after = layer.error(layer.nearest), layer.error(learned)
         moved = float((learned != layer.nearest).mean())
@@ -83,17 +85,24 @@ def learn_rounding(prepared: Prepared, samples: Sequence[Feeds], *, steps: int =
 
 
 class _Layer:
-    """One product with its data on grids and the results that it should have. data, wanted: [samples * first, ...]."""
+    """One product with its data on grids and the results that it should have. data, wanted: [samples * first, ...];
+    shift: what is added to its bias already, one number for each channel.
+    """
 
-    def __init__(self, node: Node, twin: Node, quant: Quant, data: np.ndarray, wanted: np.ndarray) -> None:
+    def __init__(self, node: Node, twin: Node, quant: Quant, data: np.ndarray, wanted: np.ndarray,
+                 shift: np.ndarray | None = None) -> None:
         weight = node.operand(1).const
         assert weight is not None
         self._node, self._quant, self._weight = node, quant, weight
         self.nearest = quantize_dequantize(weight, quant)
         bias = twin.input(2)
         self._bias = None if bias is None or bias.const is None else to_tensor(bias.const)
-        self._data, self._wanted = to_tensor(data), to_tensor(wanted)
-        self._power = max(float(np.square(wanted.astype(np.float64)).mean()), 1e-30)
+        self._shift = None  # the bias of a Conv or Gemm has it already
+        if shift is not None and bias_place(node) != (node, 2):
+            self._shift = to_tensor(shift.astype(np.float32))
+        self._activation = _activation(node)
+        self._data, self._wanted = to_tensor(data), self._activate(to_tensor(wanted))
+        self._power = max(float(self._wanted.double().square().mean()), 1e-30)
         self._first = node.operand(0).shape[0], node.outputs[0].shape[0]  # rows of one sample
 
     def error(self, weight: np.ndarray) -> float:
@@ -138,7 +147,24 @@ class _Layer:
         return tensor.reshape(-1, size, *tensor.shape[1:])[chosen].reshape(-1, *tensor.shape[1:])
 
     def _run(self, data: Any, weight: Any) -> Any:
-        return torch_ops.FORMS[self._node.op].run(self._node, [data, weight, self._bias])[0]
+        made = torch_ops.FORMS[self._node.op].run(self._node, [data, weight, self._bias])[0]
+        return self._activate(made if self._shift is None else made + self._shift)
+
+    def _activate(self, made: Any) -> Any:
+        if self._activation is None:
+            return made
+        others = [None if v is None or v.const is None else to_tensor(v.const) for v in self._activation.inputs[1:]]
+        return torch_ops.FORMS[self._activation.op].run(self._activation, [made, *others])[0]
+
+
+def _activation(node: Node) -> Node | None:
+    """The only reader of a product's result, if it cuts off what the result need not be right about."""
+    result = node.outputs[0]
+    if len(result.uses) != 1 or result.uses[0][1] != 0:
+        return None
+    reader = result.uses[0][0]
+    known = reader.op in ("Relu", "Clip") and all(v is None or v.const is not None for v in reader.inputs[1:])
+    return reader if known and not reader.domain else None
 
 
 def _rectified(logits: Any) -> Any:

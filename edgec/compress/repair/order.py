@@ -1,7 +1,8 @@
 """Which repairs run when, and what each of them was worth: rows for the report.
 
 Before the graph is observed: what changes its weights and not its function (equalization, smoothing). Once it has
-grids: what changes numbers on them (learned rounding, then the bias, which takes the mean of all errors away).
+grids: what changes numbers on them (the bias, which takes the mean of all errors away; learned rounding, which starts
+from there; then the bias again, as the weights are others).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edgec.compress.quantize.outputs import Distance, Reference, decibels
 from edgec.compress.quantize.place import Placement
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.weights import channel_grid
-from edgec.compress.repair.correct_bias import correct_biases
+from edgec.compress.repair.correct_bias import CorrectedBiases, correct_biases
 from edgec.compress.repair.equalize import equalize
 from edgec.compress.repair.smooth import smooth
 from edgec.ir.graph import Graph
@@ -56,19 +57,19 @@ class Repairs:
 
     def mend_numbers(self, original: Graph, prepared: Prepared, kept: Sequence[Feeds]) -> Prepared:
         """The same on grids with better numbers. original: what the outputs are held against; kept: samples."""
-        if "adaround" in self.names:
+        def correct(own: Sequence[Feeds]) -> CorrectedBiases:
+            return correct_biases(prepared, own, threads=self.threads, progress=self.progress)
+
+        def learn(own: Sequence[Feeds]) -> Any:
             from edgec.compress.repair.adaround import learn_rounding  # torch takes a second to import
 
-            self.progress("repair", None, "adaround")
-            plain = prepared
-            prepared = self._mend(
-                "adaround", original, plain, kept,
-                lambda own: learn_rounding(plain, own, threads=self.threads, progress=self.progress))
-        if "bias-correction" in self.names:
-            self.progress("repair", None, "bias correction")
-            prepared = self._mend(
-                "bias-correction", original, prepared, kept,
-                lambda own: correct_biases(prepared, own, threads=self.threads, progress=self.progress))
+            return learn_rounding(prepared, own, threads=self.threads, progress=self.progress)
+
+        for name in [n for n in ("bias-correction", "adaround") if n in self.names]:
+            self.progress("repair", None, name)
+            prepared = self._mend(name, original, prepared, kept, learn if name == "adaround" else correct)
+        if {"bias-correction", "adaround"} <= set(self.names):
+            prepared = self._mend("bias-correction", original, prepared, kept, correct)
         return prepared
 
     def _mend(self, name: str, original: Graph, prepared: Prepared, kept: Sequence[Feeds],

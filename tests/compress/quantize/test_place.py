@@ -104,6 +104,40 @@ def test_place_gives_the_skip_of_a_sum_its_own_grid_and_the_convolution_none():
     assert placement.grids[x.name] != placement.grids[y.name]
 
 
+def states(kind):
+    """Parts of an input that go different ways: (first part, second part, placement)."""
+    b = Builder(2)
+    x = b.input("x", 2, 1, 6)
+    first, second = (b("Slice", x, [i], [i + 1], [0]) for i in (0, 1))
+    if kind == "apart":
+        y, z = (b("MatMul", v, b.weight(6, 4)) for v in (first, second))
+    elif kind == "float":
+        y, z = b("MatMul", first, b.weight(6, 4)), b("Softmax", second, axis=-1)
+    else:
+        y = b("MatMul", b("Concat", first, second, axis=2), b.weight(12, 4))
+        z = y
+    return first, second, place(b.output(*dict.fromkeys((y, z))), CPU)
+
+
+def test_place_gives_parts_of_a_float_value_that_go_different_ways_grids_of_their_own():
+    first, second, placement = states("apart")
+    assert placement.grids == {first.name: first.name, second.name: second.name}
+    assert {r.rule for r in placement.kept} == {"int8.part"}
+    first, second, placement = states("float")
+    assert placement.grids == {first.name: first.name}
+    first, second, placement = states("together")
+    assert len(set(placement.grids.values())) == 1
+    assert {"x", first.name, second.name} <= placement.grids.keys()
+
+
+def test_place_carries_parts_of_what_an_integer_kernel_made():
+    b = Builder(2)
+    x = b.conv(b.input("x", 1, 4, 6, 5), 8)
+    first, second = (b("Slice", x, [i], [i + 4], [1]) for i in (0, 4))
+    placement = place(b.output(b.conv(first, 3), b.conv(second, 3)), CPU)
+    assert placement.grids[first.name] == placement.grids[second.name] == x.name
+
+
 def last_block(policy, shortcut, act="Relu", follow=None):
     """A residual block that only float layers follow: (skip, inner result, placement)."""
     b = Builder(5)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgec.compress.quantize.annotate import WeightGrids
+from edgec.compress.quantize.annotate import Numbers, WeightGrids
 from edgec.compress.quantize.outputs import compare_outputs
 from edgec.compress.repair.adaround import learn_rounding
 from edgec.ir.quantize import quantize_dequantize
@@ -11,7 +11,7 @@ from edgec.ir.types import DType
 from edgec.ir.verify import verify
 from tests.compress.quantize.blocks import block
 from tests.compress.quantize.prepared import drawn, prepare
-from tests.models import mlp
+from tests.models import Builder, mlp
 
 
 def alike(graph, count, seed=0):
@@ -67,3 +67,19 @@ def test_the_same_samples_give_the_same_numbers_and_zeros_stay():
         assert np.array_equal(numbers.weight, second.numbers[name].weight)
     if node.name in first.numbers:
         assert not first.numbers[node.name].weight[..., 1].any()
+
+
+def test_what_an_activation_cuts_off_is_not_learned_and_corrections_of_biases_count():
+    b = Builder(3)
+    x = b.input("x", 1, 3, 5, 7)
+    y = b("Relu", b("Conv", x, b.weight(4, 3, 1, 1), b.constant(np.full(4, -1000, np.float32))))
+    graph = b.output(b("Relu", b.conv(b("Add", y, b.conv(x, 4, 1)), 5, 1)))
+    samples = drawn(graph, 4)
+    plain = prepare(graph, samples)
+    name = next(u.producer.name for u in [n.operand(0) for n in plain.graph.nodes if n.op == "Relu"]
+                if u.producer.op == "Conv" and (u.producer.operand(2).const == -1000).all())
+    rows = {r.product: r for r in learn_rounding(plain, samples, steps=1).rows}
+    assert rows[name].error == (0.0, 0.0)
+    assert all(r.error[0] > 0 for n, r in rows.items() if n != name)
+    off = replace(plain, numbers={name: Numbers(bias=np.full(4, 1000.0))})
+    assert {r.product: r for r in learn_rounding(off, samples, steps=1).rows}[name].error[0] > 0
