@@ -15,11 +15,13 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Service, Threads
 from edgec.backends.feeds import check_feeds
 from edgec.backends.preprocess import picture_recipe, preprocess_files
 from edgec.backends.tensorrt import board, operators
+from edgec.backends.tensorrt.cache import simulated
 from edgec.backends.tensorrt.dialect import to_dialect
 from edgec.backends.tensorrt.export import export
 from edgec.backends.tensorrt.native import BoardRunner
@@ -121,7 +123,12 @@ class ModelRunner:
         if not path.is_file():
             raise UserError("the stage has no model", where=str(path), hint="build the bundle again")
         self._inputs, self._outputs = artifact.inputs, artifact.outputs
-        self._session = open_session(path, threads)
+        scales = path.with_suffix(".cache")
+        if scales.is_file():  # the model itself is float: implicit int8
+            model = simulated(onnx.load(path), scales.read_text(encoding="ascii"))
+            self._session = open_session(model.SerializeToString(), threads, optimize=False)  # every tensor is rounded
+        else:
+            self._session = open_session(path, threads)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name."""

@@ -13,6 +13,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Sequence
 
+import numpy as np
+import onnx
+
 from edgec.backends.tensorrt.releases import Release
 from edgec.errors import Refusal
 from edgec.ir.graph import Graph, Node, Value
@@ -62,6 +65,36 @@ def write_cache(graph: Graph, release: Release, tensors: Collection[str]) -> str
     lines += [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales(graph).items()
               if scale > 0 and name in tensors]
     return "\n".join(lines) + "\n"
+
+
+def simulated(model: onnx.ModelProto, text: str) -> onnx.ModelProto:
+    """A model that computes in ONNX Runtime what a cache asks for: tensors with a scale are rounded to their grids, but
+    not those in front of an Add with the scale 1.0, which stands for none. The weights are on their grids already.
+    ONNX Runtime must not optimize it: it moves Clip and Relu over pairs.
+    """
+    graph = model.graph
+    added = {name for node in graph.node if node.op_type == "Add" for name in node.input}
+    inputs = {value.name for value in graph.input}
+    pairs = {}
+    for line in text.splitlines()[1:]:
+        name, _, bits = line.rpartition(": ")
+        (scale,) = struct.unpack(">f", bytes.fromhex(bits))
+        if scale != _INTO_ADD or name not in added:
+            graph.initializer.append(onnx.numpy_helper.from_array(np.float32(scale), f"{name}.scale"))
+            before, after = (name, f"{name}.rounded") if name in inputs else (f"{name}.raw", name)
+            pairs[name] = [
+                onnx.helper.make_node("QuantizeLinear", [before, f"{name}.scale", "edgec.zero"], [f"{name}.q"]),
+                onnx.helper.make_node("DequantizeLinear", [f"{name}.q", f"{name}.scale", "edgec.zero"], [after])]
+    graph.initializer.append(onnx.numpy_helper.from_array(np.int8(0), "edgec.zero"))
+    nodes = [node for name in inputs for node in pairs.get(name, [])]
+    for node in graph.node:
+        node.input[:] = [f"{i}.rounded" if i in pairs and i in inputs else i for i in node.input]
+        made = list(node.output)
+        node.output[:] = [f"{o}.raw" if o in pairs else o for o in made]
+        nodes += [node, *(pair for name in made for pair in pairs.get(name, []))]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
 
 
 def unscaled(graph: Graph) -> list[Refusal]:

@@ -1,4 +1,8 @@
-"""Write what a DLA lacks in a form that it has: a product of vectors with constant weights as a 1x1 convolution.
+"""Write what a DLA lacks in a form that it has.
+
+Averages (`free_averages`): a pooling of the DLA has one int8 scale on both sides, and the input's is coarse for an
+average of many numbers. Without a scale of its own it runs in float16.
+Products of vectors (`to_dla_forms`) with constant weights are 1x1 convolutions:
 
     Gemm or MatMul [N, K] x [K, M]  ->  Reshape [N, K, 1, 1], Conv [M, K, 1, 1], Reshape [N, M]
 
@@ -17,10 +21,11 @@ import numpy as np
 
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.rewrite import replace_node
-from edgec.ir.types import Sparsity, TensorType
-from edgec.ops import KernelRole, table
+from edgec.ir.types import Quant, Sparsity, TensorType
+from edgec.ops import KernelRole, QuantRole, table
 
 _PRODUCTS = ("Gemm", "MatMul")
+_AVERAGES = ("AveragePool", "GlobalAveragePool")
 
 
 def to_dla_forms(graph: Graph) -> list[str]:
@@ -29,6 +34,28 @@ def to_dla_forms(graph: Graph) -> list[str]:
     for node in nodes:
         _rewrite(graph, node)
     return [node.name for node in nodes]
+
+
+def free_averages(graph: Graph) -> list[str]:
+    """Take the grid off averages that have another one than their input, and off all that only carries their numbers;
+    the names of the averages.
+    """
+    changed = []
+    for node in graph.nodes:
+        if node.domain or node.op not in _AVERAGES:
+            continue
+        source, result = node.operand(0).quant, node.outputs[0]
+        if source is not None and result.quant is not None and result.quant != source:
+            _free(result, result.quant)
+            changed.append(node.name)
+    return changed
+
+
+def _free(value: Value, old: Quant) -> None:
+    value.quant = None
+    for node, _ in value.uses:
+        if table.quant_role(node) is QuantRole.COMMUTES and node.outputs[0].quant == old:
+            _free(node.outputs[0], old)
 
 
 def _is_product_of_vectors(node: Node) -> bool:

@@ -13,7 +13,7 @@ import onnx
 
 from edgec.backends.tensorrt import cache, dla, sparsity
 from edgec.backends.tensorrt.dialect import to_dialect
-from edgec.backends.tensorrt.dla_forms import to_dla_forms
+from edgec.backends.tensorrt.dla_forms import free_averages, to_dla_forms
 from edgec.backends.tensorrt.qdq import drop_pairs_in_the_way, write_pairs
 from edgec.backends.tensorrt.releases import Release
 from edgec.errors import InternalError, Refusal, Unsupported, UserError
@@ -86,6 +86,7 @@ def export(graph: Graph, release: Release, folder: Path, *, name: str, precision
     chosen = variants(graph, release, precision)
     adjusted = graph.copy()
     if dla_core is not None:
+        free_averages(adjusted)
         to_dla_forms(adjusted)
     made.findings += drop_pairs_in_the_way(adjusted)
     plain = _without_grids(adjusted)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 
 from edgec.backends.tensorrt import dla
-from edgec.backends.tensorrt.dla_forms import to_dla_forms
+from edgec.backends.tensorrt.cache import simulated
+from edgec.backends.tensorrt.dla_forms import free_averages, to_dla_forms
 from edgec.backends.tensorrt.export import export
 from edgec.backends.tensorrt.releases import Release
+from edgec.interchange.session import open_session, run_session
 from edgec.ir.interpret import interpret
 from edgec.ir.types import DType, Quant, Sparsity
 from edgec.ir.verify import verify
@@ -62,6 +65,21 @@ def test_matmul_of_a_plain_vector_gets_a_reshape_and_keeps_its_grids():
     assert (conv.operand(1).sparsity.axis, conv.operand(1).shape) == (1, (5, 8, 1, 1))
 
 
+def test_averages_run_without_a_grid_where_theirs_is_another_than_their_inputs():
+    b = Builder()
+    x = b("Relu", b.input("x", 1, 16, 4, 4))
+    pooled_, other = b("GlobalAveragePool", x), b("MaxPool", x, kernel_shape=(2, 2))
+    flat = b("Flatten", pooled_)
+    graph = b.output(b("MatMul", flat, b.weight(16, 8)), b("Sigmoid", pooled_), other)
+    fine, coarse = (Quant(DType.INT8, np.float32(s), np.int8(0)) for s in (0.01, 0.04))
+    x.quant, pooled_.quant, flat.quant, other.quant = coarse, fine, fine, fine
+    assert dla.refuse(pooled_.producer)[0] == "pool"
+    assert free_averages(graph) == ["globalaveragepool"]
+    assert [v.quant for v in (x, pooled_, flat, other)] == [coarse, None, None, fine]
+    assert dla.refuse(pooled_.producer) is None
+    assert free_averages(graph) == []
+
+
 def of(build):
     b = Builder()
     return b.output(build(b))
@@ -81,6 +99,26 @@ def test_other_products_stay(graph):
     assert to_dla_forms(graph) == []
     assert [n.op for n in graph.nodes] == before
     assert verify(graph) == []
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet_v2", "unet"])
+def test_cache_says_what_the_interpreter_computes(name, tmp_path):
+    graph = quantized(name)
+    export(graph, Release((10, 3, 0), 87), tmp_path, name="net", precision="int8", board={"target": "jetson-agx-orin"},
+           dla_core=0, gpu_fallback=True)
+    text, inputs = (tmp_path / "int8.cache").read_text(), feeds(graph, 5)
+    plain = onnx.load(tmp_path / "int8.onnx")
+    assert "QuantizeLinear" not in {n.op_type for n in plain.graph.node}
+    (expected,) = interpret(graph, inputs).values()
+
+    def error(model):
+        onnx.checker.check_model(model, full_check=True)
+        (values,) = run_session(open_session(model.SerializeToString(), optimize=False), inputs).values()
+        return float(np.abs(values - expected).max() / np.abs(expected).max())
+
+    rough, near = error(plain), error(simulated(plain, text))
+    assert near < 1e-2  # the bias is not rounded there
+    assert near < 0.5 * rough
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
