@@ -93,6 +93,10 @@ def test_a_pair_holds_only_if_every_seed_wins():
     won = _paired("p", "a beats b", {"a": [made(3.0), made(2.5), made(4.0)], "b": [made(2.0), made(2.0), made(3.0)]})
     assert won.holds
     assert won.value == pytest.approx(2.5 / 3)
+    more = _paired("p", "a beats all", {"a": [made(3.0)] * 3, "b": [made(2.0)] * 3, "c": [made(2.5)] * 3})
+    assert more.holds
+    assert more.value == pytest.approx(0.5)
+    assert not _paired("p", "a beats all", {"a": [made(3.0)] * 3, "b": [made(2.0)] * 3, "c": [made(3.5)] * 3}).holds
     lost = _paired("p", "a beats b", {"a": [made(9.0), made(2.0), made(9.0)], "b": [made(2.0), made(2.0), made(3.0)]})
     assert not lost.holds
 

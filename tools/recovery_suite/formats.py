@@ -30,7 +30,7 @@ def sparse(task: Task) -> Outcome:
     """2:4 in every layer that sparse tensor cores take, trained with its zeros, counted in the exported file."""
     made = task.work.step("sparse", task.start.key, {"stage": "sparsify"}, lambda _, progress: stages.sparsify(
         task.start.graph, task.work.training.samples(_CHOOSING), progress=progress))
-    good = task.recover("sparse-recovered", made, Recipe(3, 64, 0.02, losses=TAUGHT, augment=AUGMENT),
+    good = task.recover("sparse-recovered", made, Recipe(2, 64, 0.01, losses=TAUGHT, augment=AUGMENT),
                         len(task.work.training.labels), curve=True)
     file = task.work.folder / "sparse-recovered.onnx"
     file.write_bytes(to_model(optimize(good.graph)[0]).SerializeToString())
