@@ -3,7 +3,8 @@
 A value gets a grid if it is wanted: (1) a product with weights (QuantRole.COMPUTE) reads it as its data; (2) an op that
 only carries numbers (COMMUTES, UNIFIES) reads it, and what it makes is wanted: then all of them share one grid;
 (3) arithmetic between grids (REQUANTIZES, or the tail of a product's kernel, such as the skip input of a residual Add)
-reads it, what that makes is wanted, and the value comes out of an integer kernel anyway; (4) where the policy says so
+reads it, what that makes is wanted, the value comes out of an integer kernel anyway, and float readers or
+the outputs of the graph do not want its float numbers too, as with the state of an LSTM; (4) where the policy says so
 (Policy.residual), a sum behind a product reads it as its other input, it comes out of an integer kernel, and nobody
 reads it in float.
 A float value whose parts go different ways (states of several layers stacked in one input) is not carried: each part
@@ -76,8 +77,9 @@ def place(graph: Graph, policy: Policy, keep_float: Sequence[str] = (),
     asked, reasons = chosen(graph, keep_float), why_float or {}
     placer = _Placer(graph, policy, asked, reasons)
     placer.demand()
-    if parted := placer.parted():
-        placer = _Placer(graph, policy, asked, reasons, parted)
+    parted, spared = placer.parted(), placer.spared()
+    if parted or spared:
+        placer = _Placer(graph, policy, asked, reasons, parted, spared)
         placer.demand()
     return placer.result()
 
@@ -104,8 +106,11 @@ class _Placer:
     """The state of one placement; values and groups by identity."""
 
     def __init__(self, graph: Graph, policy: Policy, asked: set[int],
-                 why_float: Mapping[str, tuple[str, str]], parted: Collection[int] = ()) -> None:
-        self.graph, self.policy, self.asked, self.why_float, self._parted = graph, policy, asked, why_float, parted
+                 why_float: Mapping[str, tuple[str, str]], parted: Collection[int] = (),
+                 spared: Collection[int] = ()) -> None:
+        self.graph, self.policy, self.asked, self.why_float = graph, policy, asked, why_float
+        self._parted, self._spared = parted, spared
+        self._joined: dict[int, set[tuple[int, int]]] = {}  # uses of values by arithmetic between grids
         self.groups = groups(graph)
         self.home = {id(v): g for g in self.groups for n in g.nodes for v in n.outputs}
         self.kinds: dict[int, Kind] = {}
@@ -153,6 +158,12 @@ class _Placer:
             if len(ways) > 1 or any(id(n) not in known for n, _ in value.uses):  # (3)
                 found.update(map(id, smaller))
         return found
+
+    def spared(self) -> set[int]:
+        """Ids of the values that only arithmetic wants on a grid, and that stay float for others anyway."""
+        return {id(v) for v in self.graph.values() if id(v) in self._joined
+                and {(id(n), i) for n, i in self.wanted[id(v)]} == self._joined[id(v)]
+                and self._keeps_float_readers(v)}
 
     def _reached(self, node: Node, value: Value, links: Mapping[int, list[tuple[Node, list[Value]]]]) -> set[int]:
         """Ids of the values that share a grid with what a carrier makes, if it were not for `value`."""
@@ -264,7 +275,9 @@ class _Placer:
                 self._want(value, node, index)
             elif node is not group.anchor or kind is not Kind.PRODUCT:
                 whole = value.shape == group.output.shape or node is group.anchor
-                if self._comes_as_integers(value) and (whole or self.policy.broadcast):
+                if self._comes_as_integers(value) and id(value) not in self._spared and (
+                        whole or self.policy.broadcast):
+                    self._joined.setdefault(id(value), set()).add((id(node), index))
                     self._want(value, node, index)
         if kind is Kind.CARRIER:
             shared = self._carried(group.nodes[0])

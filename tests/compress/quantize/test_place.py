@@ -138,6 +138,18 @@ def test_place_carries_parts_of_what_an_integer_kernel_made():
     assert placement.grids[first.name] == placement.grids[second.name] == x.name
 
 
+def test_place_leaves_a_state_float_that_the_graph_hands_out():
+    for handed_out in (True, False):
+        b = Builder(3)
+        cell = b.conv(b.input("x", 1, 3, 6, 5), 4)
+        gate = b.conv(b.input("y", 1, 3, 6, 5), 4)
+        pooled = b("MaxPool", gate, kernel_shape=(1, 1))
+        sums = [b.conv(b(op, pooled, cell), 5) for op in ("Add", "Mul")]
+        placement = place(b.output(*sums, *([cell] if handed_out else [])), CPU)
+        assert gate.name in placement.grids
+        assert (cell.name in placement.grids) != handed_out
+
+
 def last_block(policy, shortcut, act="Relu", follow=None):
     """A residual block that only float layers follow: (skip, inner result, placement)."""
     b = Builder(5)
