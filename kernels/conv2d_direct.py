@@ -35,7 +35,6 @@ from edgec.kernels.emit import (
     load,
     local,
     loop,
-    parallel,
     prefetch,
     splat,
     store,
@@ -48,14 +47,11 @@ from edgec.kernels.machine import Machine, Tile, choose_tile, known_machine, mac
 from edgec.kernels.partial_sums import CHUNK, error, reduced
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.window import (
-    PARTS,
     Area,
     Block,
-    areas,
     count_areas,
-    count_parts,
     each,
-    pick,
+    register_tiles,
     runs,
     taps,
     too_many_sides,
@@ -224,20 +220,9 @@ class Sums:
 
     def body(self) -> None:
         """Loops over samples and groups; over output blocks and positions in the order that moves fewer bytes."""
-        n_, groups, pieces = self.conv.n, self.conv.groups, split_even(self.k_blocks, self.tile.blocks)
-        outer = n_ * groups * (1 if self.positions_first else len(pieces))
-        parts = count_parts(self.window, self.tile, -(-PARTS // outer))
-        if self.positions_first:
-            with parallel(n_, groups, parts) as (n, g, part):
-                for area in areas(self.window, self.tile, (part, parts)):
-                    for first, count, blocks in runs(pieces):
-                        with loop(count) as t:
-                            self._tile(n, g, first + t * blocks, blocks, area)
-        else:
-            with parallel(n_, groups, len(pieces), parts) as (n, g, piece, part):
-                for first, blocks in pick(piece, runs(pieces)):
-                    for area in areas(self.window, self.tile, (part, parts)):
-                        self._tile(n, g, first, blocks, area)
+        outer, pieces = (self.conv.n, self.conv.groups), split_even(self.k_blocks, self.tile.blocks)
+        for found in register_tiles(outer, pieces, self.window, self.tile, self.positions_first):
+            self._tile(*found)
 
     def _tile(self, n: Expr, g: Expr, first: Expr, blocks: int, area: Area) -> None:
         """One register tile: start from the bias, reduce, finish, store."""

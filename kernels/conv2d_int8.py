@@ -24,7 +24,7 @@ import numpy as np
 from edgec.kernels import convolution, convolution_int8, epilogue, quantized
 from edgec.kernels.convolution import Convolution
 from edgec.kernels.convolution_int8 import Starts, padded_groups, steps, taps
-from edgec.kernels.dot import Dot, flat, known_dot, of_target, ranked_tiles
+from edgec.kernels.dot import Dot, flat, known_dot, ranked_tiles
 from edgec.kernels.emit import (
     Buffer,
     Expr,
@@ -33,7 +33,6 @@ from edgec.kernels.emit import (
     load,
     local,
     loop,
-    parallel,
     store,
     unrolled,
     vectorized,
@@ -43,7 +42,7 @@ from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, known_machine, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.quantized import BYTE_BLOCK
-from edgec.kernels.window import PARTS, Area, Block, areas, count_parts, each, pick, runs, too_many_sides
+from edgec.kernels.window import Area, Block, each, register_tiles, too_many_sides
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -55,17 +54,14 @@ ALGORITHM = "int8"
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    dot = of_target(target)
-    if dot is None:
-        return "the core has no instructions for sums of products of bytes"
-    reason = convolution_int8.refuse(kernel)
+    reason = convolution_int8.refuse(kernel, target)
     if reason:
         return reason
     conv = convolution.describe(kernel.anchor)
     ins, outs = conv.c // conv.groups, conv.k // conv.groups
     if conv.groups > 1 and (ins % BYTE_BLOCK or outs % BYTE_BLOCK):
         return f"{conv.groups} groups of {ins} to {outs} channels are not multiples of {BYTE_BLOCK}"
-    return too_many_sides(conv.window, _tile(dot, conv))
+    return too_many_sides(conv.window, _tile(known_dot(target), conv))
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:
@@ -154,20 +150,9 @@ class _Direct:
     def body(self) -> None:
         """Loops over samples and groups; over output blocks and positions in the order that moves fewer bytes."""
         self.after.prologue()
-        n_, groups, pieces = self.conv.n, self.conv.groups, split_even(self.k_blocks, self.tile.blocks)
-        outer = n_ * groups * (1 if self.positions_first else len(pieces))
-        parts = count_parts(self.window, self.tile, -(-PARTS // outer))
-        if self.positions_first:
-            with parallel(n_, groups, parts) as (n, g, part):
-                for area in areas(self.window, self.tile, (part, parts)):
-                    for first, count, blocks in runs(pieces):
-                        with loop(count) as t:
-                            self._tile(n, g, first + t * blocks, blocks, area)
-        else:
-            with parallel(n_, groups, len(pieces), parts) as (n, g, piece, part):
-                for first, blocks in pick(piece, runs(pieces)):
-                    for area in areas(self.window, self.tile, (part, parts)):
-                        self._tile(n, g, first, blocks, area)
+        outer, pieces = (self.conv.n, self.conv.groups), split_even(self.k_blocks, self.tile.blocks)
+        for found in register_tiles(outer, pieces, self.window, self.tile, self.positions_first):
+            self._tile(*found)
 
     def _tile(self, n: Expr, g: Expr, first: Expr, blocks: int, area: Area) -> None:
         """One register tile: start, reduce, finish, store."""

@@ -23,7 +23,7 @@ import numpy as np
 from edgec.kernels import convolution, convolution_int8, epilogue, quantized
 from edgec.kernels.convolution import Convolution
 from edgec.kernels.convolution_int8 import Starts, padded_groups, start_values
-from edgec.kernels.dot import Dot, flat, known_dot, of_target, plus, view
+from edgec.kernels.dot import Dot, flat, known_dot, plus, view
 from edgec.kernels.emit import (
     Buffer,
     Expr,
@@ -60,16 +60,13 @@ _COLUMNS = 14  # of a tile whose columns are made one after the other; more woul
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    dot = of_target(target)
-    if dot is None:
-        return "the core has no instructions for sums of products of bytes"
-    reason = convolution_int8.refuse(kernel)
+    reason = convolution_int8.refuse(kernel, target)
     if reason:
         return reason
     conv = convolution.describe(kernel.anchor)
     if not conv.groups == conv.c == conv.k or conv.c == 1:
         return f"{conv.groups} groups of {conv.c} to {conv.k} channels are not one filter per channel"
-    return too_many_sides(conv.window, choose(dot, conv))
+    return too_many_sides(conv.window, choose(known_dot(target), conv))
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:

@@ -22,7 +22,7 @@ import numpy as np
 from edgec.kernels import convolution, convolution_int8, epilogue, quantized
 from edgec.kernels.convolution import Convolution
 from edgec.kernels.convolution_int8 import padded_groups, start_values
-from edgec.kernels.dot import Dot, choose_tile, known_dot, of_target
+from edgec.kernels.dot import Dot, choose_tile, known_dot
 from edgec.kernels.emit import (
     Buffer,
     Expr,
@@ -56,9 +56,7 @@ _FEW = 7  # channels; with half a block of them a copy costs more than it gains
 
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
-    if of_target(target) is None:
-        return "the core has no instructions for sums of products of bytes"
-    reason = convolution_int8.refuse(kernel)
+    reason = convolution_int8.refuse(kernel, target)
     if reason:
         return reason
     conv = convolution.describe(kernel.anchor)

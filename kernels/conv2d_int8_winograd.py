@@ -29,7 +29,6 @@ from edgec.kernels import convolution, convolution_int8, dot, epilogue, quantize
 from edgec.kernels.convolution import Convolution
 from edgec.kernels.dot import Dot, choose_tile, flat, view
 from edgec.kernels.emit import (
-    Buffer,
     Expr,
     Writer,
     broadcast,
@@ -50,7 +49,7 @@ from edgec.kernels.emit import (
 )
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, known_machine, split_even
-from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
+from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.quantized import BYTE_BLOCK, Product
 from edgec.kernels.window import pick, runs
 from edgec.kernels.winograd_integer import IntegerAxis, division, integer_axis, transform_weights
@@ -99,9 +98,7 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
 
 
 def _refuse_form(kernel: Kernel, target: Target) -> str | None:
-    if words.of_target(target) is None or dot.of_target(target) is None:
-        return "the core has no instructions for sums of products of 16-bit numbers"
-    reason = convolution_int8.refuse(kernel)
+    reason = convolution_int8.refuse(kernel, target)
     if reason:
         return reason
     conv = convolution.describe(kernel.anchor)
@@ -244,8 +241,8 @@ class _Winograd:
         self.bias = None if exact.bias is None else writer.pointer(Constant(bias), bias.shape, "int32")
         self.total = count_tiles(conv, chosen.outputs)
         self.alone = conv.n == 1 and self.total <= chosen.chunk  # one chunk holds all tiles
-        self.inputs = _workspace(writer, self.points, self.c_blocks * chosen.chunk * b, "int16", not self.alone)
-        self.sums = _workspace(writer, self.points, chosen.chunk * self.tile.blocks * b, "int32", True)
+        self.inputs = writer.scratch(self.points, self.c_blocks * chosen.chunk * b, "int16", not self.alone)
+        self.sums = writer.scratch(self.points, chosen.chunk * self.tile.blocks * b, "int32", True)
         self.after = Epilogue(kernel, b, lower, writer, cpu=cpu)
         out = (conv.n, self.k_blocks, self.window.oh, self.window.ow, b)
         self.y = writer.pointer(Output(result, epilogue.replaceable(kernel)), out, quantized.dtype(result))
@@ -403,14 +400,6 @@ def pack_weights(array: np.ndarray, which: Dot, tile: int) -> np.ndarray:
     padded[:, :c, :k] = array
     return np.concatenate([which.pack(padded[:, :, start * BYTE_BLOCK:(start + length) * BYTE_BLOCK]).reshape(-1)
                            for start, length in split_even(k_blocks, tile)])
-
-
-def _workspace(writer: Writer, parts: int, numbers: int, dtype: str, per_thread: bool) -> Buffer:
-    """Scratch memory [parts, numbers], each part rounded up to an odd number of cache lines."""
-    itemsize = np.dtype(dtype).itemsize
-    line = 64 // itemsize
-    numbers = line * (-(-numbers // line) | 1)
-    return writer.pointer(Workspace(itemsize * parts * numbers, per_thread), (parts, numbers), dtype)
 
 
 def _inputs_of(along: IntegerAxis, values: Sequence[Expr], size: int) -> list[Expr]:

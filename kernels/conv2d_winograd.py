@@ -157,10 +157,10 @@ class _Winograd:
         self.bias = None if bias is None else writer.pointer(Constant(bias), bias.shape, cpu.dtype)
         self.total = count_tiles(conv, chosen.outputs)
         self.alone = conv.n == 1 and self.total <= chosen.chunk  # one chunk holds all tiles
-        self.inputs = _workspace(writer, cpu, self.points, self.c_blocks * chosen.chunk * b, not self.alone)
+        self.inputs = writer.scratch(self.points, self.c_blocks * chosen.chunk * b, cpu.dtype, not self.alone)
         blocks = self.k_blocks if chosen.together else self.tile.blocks
         shared = self.alone and chosen.together
-        self.sums = _workspace(writer, cpu, self.points, chosen.chunk * blocks * b, not shared)
+        self.sums = writer.scratch(self.points, chosen.chunk * blocks * b, cpu.dtype, not shared)
         self.after = Epilogue(kernel, b, lower, writer)
         out = (conv.n, self.k_blocks, self.window.oh, self.window.ow, b)
         result = Output(kernel.outputs[0], epilogue.replaceable(kernel))
@@ -424,10 +424,3 @@ class _Winograd:
             result = self.after.finish(position, results, (i * columns.m + j) * b)
             with vectorized(b) as e:
                 store(self.y, result(e), *position, e)
-
-
-def _workspace(writer: Writer, cpu: Machine, parts: int, numbers: int, per_thread: bool) -> Buffer:
-    """Scratch memory [parts, numbers], each part rounded up to an odd number of cache lines."""
-    in_line = 64 // cpu.itemsize
-    numbers = in_line * (-(-numbers // in_line) | 1)
-    return writer.pointer(Workspace(cpu.itemsize * parts * numbers, per_thread), (parts, numbers), cpu.dtype)

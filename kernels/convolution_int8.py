@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from edgec.kernels import convolution, epilogue
+from edgec.kernels.dot import of_target
 from edgec.kernels.emit import Buffer, Expr, Writer, broadcast, either, inside, lanes, load, loop, store, unrolled, when
 from edgec.kernels.program import Constant
 from edgec.kernels.quantized import BYTE_BLOCK, Product, product
@@ -19,12 +20,17 @@ from edgec.kernels.window import Area, Block, Window, each
 from tvm import tirx
 
 from edgec.plan.plan import Kernel
+from edgec.target import Target
 
 Place = Callable[[Expr, Expr, Expr], Expr]  # row, column, vector of a tile -> where its sums lie
 
 
-def refuse(kernel: Kernel) -> str | None:
-    """Why the kernel is no convolution of bytes with exact int32 sums and weights in -127 .. 127."""
+def refuse(kernel: Kernel, target: Target) -> str | None:
+    """Why the kernel is no convolution of bytes with exact int32 sums and weights in -127 .. 127, or the core has no
+    instructions of `dot`.
+    """
+    if of_target(target) is None:
+        return "the core has no instructions for sums of products of bytes"
     reason = convolution.refuse(kernel) or epilogue.refuse(kernel, quantized=True)
     if reason:
         return reason

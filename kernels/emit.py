@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
 from tvm import DataType, tirx
 from tvm.script.ir_builder import IRBuilder
@@ -180,6 +181,15 @@ class Writer:
         data = T.arg(f"p{len(self._arguments)}", T.buffer((prod(shape),), dtype))
         self._arguments.append(argument)
         return Buffer(data, tuple(shape))
+
+    def scratch(self, parts: int, numbers: int, dtype: str, per_thread: bool) -> Buffer:
+        """Declare scratch memory [parts, numbers], each part rounded up to an odd number of cache lines, so that the
+        same place of all parts does not compete for the same sets of a cache.
+        """
+        itemsize = np.dtype(dtype).itemsize
+        in_line = 64 // itemsize
+        numbers = in_line * (-(-numbers // in_line) | 1)
+        return self.pointer(Workspace(itemsize * parts * numbers, per_thread), (parts, numbers), dtype)
 
     @property
     def arguments(self) -> tuple[Argument, ...]:

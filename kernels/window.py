@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from edgec.kernels.emit import Expr, inside, loop, span, unrolled, when
+from edgec.kernels.emit import Expr, inside, loop, parallel, span, unrolled, when
 from edgec.kernels.machine import Tile, split_even
 
 from edgec.ir.graph import Node
@@ -119,6 +119,26 @@ def areas(window: Window, tile: Tile, part: Part = WHOLE) -> Iterator[Area]:
             inside_ = window.rows_inside(first, count * length)
             yield from _along(window, tile, first + t * length, length, inside_, done + t)
         done += count
+
+
+def register_tiles(outer: tuple[int, int], pieces: Sequence[tuple[int, int]], window: Window, tile: Tile,
+                   positions_first: bool) -> Iterator[tuple[Expr, Expr, Expr, int, Area]]:
+    """Every register tile of a convolution inside its loops, as `areas`: (sample, group, first output block, how many,
+    area). outer: samples and groups; pieces: of a group's output blocks; positions_first: positions are the outer loop.
+    """
+    n_, groups = outer
+    parts = count_parts(window, tile, -(-PARTS // (n_ * groups * (1 if positions_first else len(pieces)))))
+    if positions_first:
+        with parallel(n_, groups, parts) as (n, g, part):
+            for area in areas(window, tile, (part, parts)):
+                for first, count, blocks in runs(pieces):
+                    with loop(count) as t:
+                        yield n, g, first + t * blocks, blocks, area
+        return
+    with parallel(n_, groups, len(pieces), parts) as (n, g, piece, part):
+        for first, blocks in pick(piece, runs(pieces)):
+            for area in areas(window, tile, (part, parts)):
+                yield n, g, first, blocks, area
 
 
 def count_parts(window: Window, tile: Tile, most: int) -> int:
