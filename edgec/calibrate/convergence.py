@@ -10,7 +10,9 @@ from edgec.calibrate.grids import Scheme
 from edgec.calibrate.histograms import Histogram, merge
 from edgec.calibrate.methods import choose
 
-_TOLERANCE = 0.05  # of the last threshold: moves the noise of a grid by 10 %, or 0.4 dB
+# Of the last threshold: moves the noise of a grid by 1.6 dB, a quarter of a bit. With 244 and 256 samples of DS-CNN-S
+# and ResNet-8 no threshold moves more by any method, with 16 some do; more than 0.05 move some however many there are.
+_TOLERANCE = 0.2
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ def test_converge_gives_the_running_maximum_when_nothing_is_clipped():
 @pytest.mark.parametrize(("thresholds", "expected"), [
     ((5, 5, 5, 5), 1),
     ((1, 4.8, 5.1, 5), 2),
-    ((1, 5, 4, 5), None),  # it left again, and came back only at the end
-    ((1, 2, 4.9, 5), 4),
+    ((1, 5, 3.9, 5), None),  # it left again, and came back only at the end
+    ((1, 3.9, 4.1, 5), 4),
     ((1, 2, 3, 5), None),
     ((0, 0, 0, 0), 1),
 ])
@@ -41,7 +41,7 @@ def test_enough_is_where_the_threshold_stays_near_its_end(thresholds, expected):
 
 def test_enough_takes_the_tolerance_that_is_given():
     curve = Curve((1, 2, 4, 8), (4, 4.4, 4.8, 5))
-    assert enough(curve) == 4
+    assert enough(curve, 0.05) == 4
     assert enough(curve, 0.01) is None
     assert enough(curve, 0.25) == 1
     assert enough(Curve((8,), (5,))) is enough(Curve((), ())) is None
