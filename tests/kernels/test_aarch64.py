@@ -49,11 +49,22 @@ def products() -> Graph:
     return graph
 
 
+def norms() -> Graph:
+    """Rows with a tail, with and without a mean, and a pointwise node behind."""
+    graph = Graph("norms")
+    y = node(graph, "LayerNormalization", graph_input(graph, "x", (3, 5, 37)), random(graph, "g", 37),
+             random(graph, "b", 37))
+    y = node(graph, "RMSNormalization", node(graph, "Tanh", y), random(graph, "g", 37))
+    graph.outputs = [node(graph, "MatMul", y, random(graph, "w", 37, 6))]
+    return graph
+
+
 @pytest.mark.parametrize(("build", "algorithms"), [
     (convolutions, {"depthwise": 1, "direct": 4, "winograd": 1, "global_pool": 2, "matmul": 1, "pool": 2,
                     "pointwise": 1}),
     (products, {"matmul": 2}),
-], ids=["convolutions", "products"])
+    (norms, {"layer_norm": 2}),
+], ids=["convolutions", "products", "norms"])
 def test_neon_engine_equals_reference(build, algorithms: dict[str, int], tmp_path: Path) -> None:
     graph, target = build(), load_target("rpi4")
     feeds = {v.name: rng(i).standard_normal(v.shape).astype(np.float32) for i, v in enumerate(graph.inputs)}
