@@ -34,7 +34,8 @@ def quantization(facts: Mapping[str, Any]) -> str:
     parts = [f"<h2>Precision: {escape(facts['precision'])}</h2>"]
     if facts["note"]:
         parts.append(f"<p>{escape(facts['note'])}</p>")
-    parts += [_accuracy(facts["accuracy"]), _budget(facts["budget"]), _findings(facts), _kernels(facts),
+    parts += [_accuracy(facts["accuracy"]), _budget(facts["budget"]), _findings(facts),
+              _repairs(facts.get("repair", [])), _kernels(facts),
               _kept(facts["float"]), _tensors(facts["tensors"]), _weights(facts["weights"], facts["tensors"])]
     return "".join(parts)
 
@@ -87,6 +88,22 @@ def _findings(facts: Mapping[str, Any]) -> str:
         lines.append(f"<p>Calibrated with {many(facts['samples'], 'sample')}; {said}. Largest distance of a threshold "
                      f"from the last one, by number of samples: {steps}.</p>")
     return "".join(lines)
+
+
+def _repairs(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What each repair changed, and what that was worth."""
+    if not rows:
+        return ""
+    cells = []
+    for row in rows:
+        effects = [f"{code(name)}: {_decibels(before)} to {_decibels(after)}"
+                   for name, (before, after) in row.get("outputs", {}).items()]
+        if "weight_noise" in row:
+            effects.append("mean noise of the weights: {:.3g} to {:.3g}".format(*row["weight_noise"]))
+        effects += [f"{code(n['norm'])}: largest channel {n['spread'][0]:.3g} times the median, then "
+                    f"{n['spread'][1]:.3g}" for n in row.get("norms", [])]
+        cells.append([escape(row["repair"]), str(row["applied"]), "<br>".join(effects)])
+    return "<h2>Repairs</h2>" + table(["repair", "#places changed", "effect"], cells)
 
 
 def _kernels(facts: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgec.report.quantization import accuracy_tile, plot, quantization
+from edgec.report.quantization import _repairs, accuracy_tile, plot, quantization
 
 
 def kernel(name: str, sqnr: float | None = 30.0, product: str | None = None, int8: bool = True) -> dict[str, Any]:
@@ -90,3 +90,14 @@ def test_measurement_that_the_engine_did_not_make_is_said():
     other["accuracy"]["with"] = "onnxruntime"
     assert "measured in ONNX Runtime" in quantization(other)
     assert "measured in ONNX Runtime" not in quantization(facts())
+
+
+def test_repairs_say_what_they_were_worth():
+    text = _repairs([
+        {"repair": "bias-correction", "applied": 3, "outputs": {"y<": [20.0, 23.5]}},
+        {"repair": "equalize", "applied": 0, "weight_noise": [0.01, 0.002]},
+        {"repair": "smooth", "applied": 1, "norms": [{"norm": "ln", "spread": (60.0, 8.0)}]}])
+    assert "y&lt;" in text
+    for part in ("20.0 dB to 23.5 dB", "0.01 to 0.002", "60 times the median, then 8"):
+        assert part in text
+    assert _repairs([]) == ""
