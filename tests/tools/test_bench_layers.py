@@ -80,3 +80,10 @@ def test_rows_are_the_lost_layers_with_the_largest_loss_first():
 
 def test_ratio_to_nothing_is_infinite():
     assert Pair(Layer("a", "", (1,), 1.0), 0.0).ratio == pytest.approx(float("inf"))
+
+
+def test_median_of_several_turns_follows_names_and_not_places():
+    first = [node("Conv", 1, name="a", seconds=1.0), node("Conv", 1, name="b", seconds=5.0), node("Conv", 1, name="a")]
+    second = [node("Conv", 1, name="b", seconds=7.0), node("Conv", 1, name="a", seconds=3.0),
+              node("Conv", 1, name="a", seconds=9.0)]
+    assert [n["seconds"] for n in layers._median([first, second])] == [2.0, 6.0, 5.0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -162,9 +162,15 @@ def measure(model: Model, peers: Sequence[str], bundle: Path, places: Places, ro
 
 
 def _median(turns: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """One profile of several: the nodes are the same in each."""
-    return [{**nodes[0], "seconds": float(np.median([n["seconds"] for n in nodes]))}
-            for nodes in zip(*turns, strict=True)]
+    """One profile of several, in the order of the first: a node is the n-th one of its name."""
+    times: dict[tuple[str, int], list[float]] = defaultdict(list)
+    keys = []
+    for turn in turns:
+        seen: Counter[str] = Counter()
+        keys.append([(node["name"], seen.update([node["name"]]) or seen[node["name"]]) for node in turn])
+        for key, node in zip(keys[-1], turn, strict=True):
+            times[key].append(node["seconds"])
+    return [{**node, "seconds": float(np.median(times[key]))} for key, node in zip(keys[0], turns[0], strict=True)]
 
 
 def _profile(peer: str, model: Model, places: Places, runs: int) -> Any:
