@@ -1,8 +1,9 @@
-"""int8 on real models in ONNX Runtime: those that plain calibration alone brings within their limit."""
+"""int8 on real models in ONNX Runtime, as it is by default: within their limits."""
 
 import pytest
 
 from edgec.compress.quantize import CPU, Settings, quantize_graph, quantize_weights
+from edgec.compress.request import Quantization
 from tests import real_models
 from tests.int8_models import CASES, runner
 
@@ -11,14 +12,15 @@ pytestmark = [pytest.mark.slow,
 KNOWN = {c.name: c for c in CASES}
 
 
-@pytest.mark.parametrize("name", ["resnet20", "vit", "ds_cnn", "vww", "ultraface", "silero"])
+@pytest.mark.parametrize("name", [n for n in KNOWN if n != "stories"])
 def test_int8_loses_no_more_than_its_limit(name):
     case = KNOWN[name]
     graph = case.graph()
     calibration, scored = case.split(graph)
     samples = list(scored) if case.score is None else []
-    found = quantize_graph(graph, CPU, Settings(), calibration.feeds)
-    assert case.measure(runner(graph), samples) - case.measure(runner(found.graph), samples) <= case.limit
+    found = quantize_graph(graph, CPU, Settings(repair=Quantization().repairs()), calibration.feeds)
+    drop = case.measure(runner(graph), samples) - case.measure(runner(found.graph), samples)
+    assert drop <= case.limit + 1e-9
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("int8-weights", 0.5), ("int4-weights", 1.0)])
