@@ -21,7 +21,7 @@ from edgec.frontends import load
 from edgec.ir.graph import Graph
 from edgec.ir.interpret import interpret
 from edgec.ir.quantize import product_scale
-from edgec.ops import QuantRole, table
+from edgec.ops import KernelRole, QuantRole, table
 from edgec.passes.pipelines import optimize
 from edgec.plan.kernels import group
 from edgec.plan.placement import extract, place
@@ -39,6 +39,8 @@ Feeds = Mapping[str, np.ndarray]
 def is_integer(kernel: Kernel) -> bool:
     """True if the kernel touches integers, and no float sum, whose order is free, comes before its result."""
     if kernel.algorithm == "alias" or not any(in_bytes(v.quant) for v in (*kernel.inputs, *kernel.outputs)):
+        return False
+    if any(table.role(n) is KernelRole.OPAQUE for n in kernel.nodes):  # recurrent nets
         return False
     spec = table.find(kernel.anchor) if kernel.anchor is not None else None
     if spec is None:
