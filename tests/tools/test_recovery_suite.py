@@ -104,7 +104,8 @@ def test_a_pair_holds_only_if_every_seed_wins():
 def outcomes():
     rows = [{"name": "float", "top1": 87.64, "macs": 4.1e7, "weights": 2.7e5},
             {"name": "pruned", "top1": 55.0, "macs": 2e7, "weights": 1.5e5},
-            {"name": "recovered", "top1": 86.5, "macs": 2e7, "weights": 1.5e5}]
+            {"name": "recovered", "top1": 86.5, "macs": 2e7, "weights": 1.5e5},
+            {"name": "built", "top1": 86.4, "macs": None, "weights": None}]
     pair = [{"name": "a", "top1": 1.0, "macs": None, "weights": None}]
     return [Outcome("half", "at most 0.5 points lost", 1.14, 0.5, False, rows, {"recovered": [70.0, 86.5]}),
             Outcome("pair", "a beats b", 0.8, 0.0, True, pair, note="lead +0.80")]

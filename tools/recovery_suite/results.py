@@ -67,7 +67,8 @@ def _draw(outcomes: Sequence[Outcome], file: Path, where: str) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5))
     reference: Any = None
     for number, outcome in enumerate(o for o in outcomes if o.curves):
-        first, before, after = (outcome.rows[i] for i in (0, 1, -1))
+        counted = [row for row in outcome.rows if row["macs"] is not None]
+        first, before, after = (counted[i] for i in (0, 1, -1))
         reference, color = first, f"C{number}"
         millions = [row["macs"] / 1e6 for row in (before, after)]
         left.annotate("", (millions[1], after["top1"]), (millions[0], before["top1"]),
