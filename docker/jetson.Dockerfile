@@ -2,13 +2,16 @@
 # kept in the volume /engines; a container of another JetPack, or another GPU, builds its own.
 #
 #   edgec build --target jetson-orin-nano --jetpack 6.2 model.onnx
-#   docker build -f docker/jetson.Dockerfile --build-arg BUNDLE=model-jetson-orin-nano -t model .       # on the board
+#   docker build -f docker/jetson.Dockerfile \
+#     --build-arg REGISTRY=<host>/ --build-arg BUNDLE=model-jetson-orin-nano -t model .        # on the board
 #   docker run --rm --runtime nvidia -v engines:/engines model                        # builds it, then times it
 #   docker run --rm --runtime nvidia -v engines:/engines --entrypoint python3 model /engine/build.py --folder /engines
 #
-# IMAGE: `edgec targets jetson-orin-nano` lists the container of each JetPack; the host's must be of the same release.
-ARG IMAGE=nvcr.io/nvidia/l4t-tensorrt:r10.3.0-devel
-FROM ${IMAGE}
+# REGISTRY: where NVIDIA keeps its containers. IMAGE: `edgec targets jetson-orin-nano` lists the container of each JetPack;
+# the host's must be of the same release.
+ARG REGISTRY=""
+ARG IMAGE=nvidia/l4t-tensorrt:r10.3.0-devel
+FROM ${REGISTRY}${IMAGE}
 ARG BUNDLE
 COPY ${BUNDLE}/engine /engine
 RUN python3 /engine/build.py --help >/dev/null && python3 /engine/run.py --help >/dev/null
