@@ -67,10 +67,9 @@ def _draw(outcomes: Sequence[Outcome], file: Path, where: str) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5))
     reference: Any = None
     for number, outcome in enumerate(o for o in outcomes if o.curves):
-        counted = [row for row in outcome.rows if row["macs"] is not None]
-        first, before, after = (counted[i] for i in (0, 1, -1))
+        first, before, after = (outcome.rows[i] for i in (0, 1, -1))
         reference, color = first, f"C{number}"
-        millions = [row["macs"] / 1e6 for row in (before, after)]
+        millions = [(row["macs"] or first["macs"]) / 1e6 for row in (before, after)]  # other forms change no count
         left.annotate("", (millions[1], after["top1"]), (millions[0], before["top1"]),
                       arrowprops={"arrowstyle": "->", "color": color})
         left.plot(millions[0], before["top1"], "o", color=color, fillstyle="none")
@@ -85,7 +84,8 @@ def _draw(outcomes: Sequence[Outcome], file: Path, where: str) -> None:
     for axes in (left, right):
         axes.set_ylabel("top-1 of 5,000 test pictures, %")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if reference is not None:
+            axes.legend(fontsize=8)
     figure.suptitle(where, fontsize=8)
     figure.tight_layout()
     figure.savefig(file, dpi=120)
