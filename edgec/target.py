@@ -63,7 +63,8 @@ _AARCH64_CLASS = {  # Source: LLVM, AArch64Processors.td
     "cortex-a73": "neon", "carmel": "neon_fp16", "cortex-a55": "neon_dot", "cortex-a75": "neon_dot",
     "cortex-a76": "neon_dot", "cortex-a78": "neon_dot", "cortex-a78ae": "neon_dot", "cortex-x1": "neon_dot",
     "neoverse-n1": "neon_dot", "neoverse-v1": "i8mm", "neoverse-n2": "i8mm", "neoverse-v2": "i8mm",
-    "neoverse-v3ae": "i8mm", "cortex-a510": "i8mm", "cortex-a710": "i8mm", "cortex-a715": "i8mm", "cortex-a720": "i8mm",
+    "neoverse-v3ae": "i8mm", "cortex-a510": "i8mm", "cortex-a520": "i8mm", "cortex-a710": "i8mm",
+    "cortex-a715": "i8mm", "cortex-a720": "i8mm",
 }
 _X86_V2 = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16")
 _X86_V3 = (*_X86_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")

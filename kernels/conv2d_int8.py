@@ -7,7 +7,7 @@ Layouts:  x [n, C/16, h, w, 16] uint8 on x86, int8 on Arm; weights, packed at bu
           sums of weights [K/16, R, S, 16] int16 for taps in the padding (`convolution_int8`);
           y and full operands of the pointwise nodes [n, K/16, oh, ow, 16], in bytes or float32.
 Applies when: (1) `convolution_int8.refuse` has nothing to say; (2) groups = 1, or c/groups and k/groups are multiples
-          of 16; (3) the core has instructions of `dot`.
+          of 16; (3) the core has instructions of `dot`; windows of one tap take those of `dot_pairs` where it has them.
 Padding:  nothing is copied. Taps that read padding are left out, and what the padding's zero point would have added is
           added to the start values of the outputs at the sides.
 Numerics: exact; then as `epilogue`.
@@ -25,6 +25,7 @@ from edgec.kernels import convolution, convolution_int8, epilogue, quantized
 from edgec.kernels.convolution import Convolution
 from edgec.kernels.convolution_int8 import Starts, padded_groups, steps, taps
 from edgec.kernels.dot import Dot, flat, known_dot, ranked_tiles
+from edgec.kernels.dot_pairs import for_neighbours
 from edgec.kernels.emit import (
     Buffer,
     Expr,
@@ -61,7 +62,7 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     ins, outs = conv.c // conv.groups, conv.k // conv.groups
     if conv.groups > 1 and (ins % BYTE_BLOCK or outs % BYTE_BLOCK):
         return f"{conv.groups} groups of {ins} to {outs} channels are not multiples of {BYTE_BLOCK}"
-    return too_many_sides(conv.window, _tile(known_dot(target), conv))
+    return too_many_sides(conv.window, _tile(dot_of(conv, target), conv))
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:
@@ -81,7 +82,8 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
     """Schedules that are worth measuring, the one of the cost rules first; none where the kernel does not apply."""
     if refuse(kernel, target) is not None:
         return []
-    cpu, dot, conv = known_machine(target), known_dot(target), _described(kernel)
+    conv = _described(kernel)
+    cpu, dot = known_machine(target), dot_of(conv, target)
     best = [t for t in _ranked(dot, conv)[:_MEASURED] if too_many_sides(conv.window, t) is None]
     orders = [(tile, positions_first(cpu, conv, tile)) for tile in best]
     others = [Schedule(tile, not order) for tile, order in orders
@@ -91,7 +93,8 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
 
 def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rules."""
-    cpu, dot, conv = known_machine(target), known_dot(target), _described(kernel)
+    conv = _described(kernel)
+    cpu, dot = known_machine(target), dot_of(conv, target)
     if schedule is None:
         tile = _tile(dot, conv)
         schedule = Schedule(tile, positions_first(cpu, conv, tile))
@@ -103,6 +106,12 @@ def _described(kernel: Kernel) -> Convolution:
     """The convolution; one of a single tap as one row."""
     conv = convolution.describe(kernel.anchor)
     return replace(conv, window=conv.window.flat()) if conv.window.is_point else conv
+
+
+def dot_of(conv: Convolution, target: Target) -> Dot:
+    """The instructions for a convolution: those for neighbours where each position reads only itself."""
+    window = conv.window
+    return for_neighbours(target, window.oh * window.ow) if window.is_point else known_dot(target)
 
 
 def _tile(dot: Dot, conv: Convolution) -> Tile:
@@ -139,7 +148,7 @@ class _Direct:
         self.x = writer.pointer(Input(data), shape, quantized.dtype(data))
         packed = pack_weights(convolution_int8.weights(exact), conv.groups, dot, self.tile.blocks)
         self.weights = writer.pointer(Constant(packed), packed.shape, "int8")
-        self.starts = Starts(exact, conv.window, conv.groups, dot.lanes, writer)
+        self.starts = Starts(exact, conv.window, conv.groups, dot, writer)
         self.starts.declare_taps(exact, conv.groups, writer)
         self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, convolution.describe(node).window.is_point, cpu=cpu)
         self.positions_first = schedule.positions_first
@@ -156,18 +165,20 @@ class _Direct:
 
     def _tile(self, n: Expr, g: Expr, first: Expr, blocks: int, area: Area) -> None:
         """One register tile: start, reduce, finish, store."""
-        vectors, lanes_ = blocks * self.dot.vectors, self.dot.lanes
-        sums = local(area.rows * area.columns * blocks * BYTE_BLOCK, "int32")
+        vectors, groups = blocks * self.dot.vectors, self.dot.count(area.columns)
+        sums = local(area.rows * groups * vectors * self.dot.width, "int32")
         block = g * self.k_blocks + first
 
         def place(i: Expr, j: Expr, v: Expr) -> Expr:
-            return ((i * area.columns + j) * vectors + v) * lanes_
+            return ((i * groups + j) * vectors + v) * self.dot.width
 
         self.starts.write(sums, place, area, block, vectors)
         self._reduce(sums, n, g, block, blocks, area)
+        sums = self.dot.by_positions(sums, area.columns, vectors)
         with each(area.block) as (i, j), unrolled(blocks) as k:
             position = (n, block + k, area.row + i, area.column + j)
-            result = self.after.finish(position, sums, place(i, j, k * self.dot.vectors))
+            at = ((i * area.columns + j) * blocks + k) * BYTE_BLOCK
+            result = self.after.finish(position, sums, at)
             with vectorized(BYTE_BLOCK) as e:
                 store(self.y, result(e), *position, e)
 
@@ -211,12 +222,16 @@ class _Direct:
         if staged is not None:
             with each(positions) as (i, j):
                 dot.prepare(staged, slot(i, j), data, first(i, j))
-        with steps(count, dot.rolled) as step, each(positions) as (i, j), unrolled(vectors) as v:
-            read = (data, first(i, j)) if staged is None else (staged, slot(i, j) * BYTE_BLOCK)
-            factor = dot.factor(*read, step)
-            weight = dot.weights(self.weights, start * dot.vectors + step * vectors + v)
-            place = lanes(((i * area.columns + j) * vectors + v) * dot.lanes, dot.lanes)
-            store(sums, dot.add(load(sums, place), factor, weight), place)
+        row = dot.count(area.columns)
+        with steps(count, dot.rolled) as step:
+            for i, group, length in dot.groups(positions):
+                j = group * dot.positions
+                read = (data, first(i, j)) if staged is None else (staged, slot(i, j) * BYTE_BLOCK)
+                with unrolled(vectors) as v:
+                    factor = dot.gather(*read, step, BYTE_BLOCK, length)
+                    weight = dot.weights(self.weights, start * dot.vectors + step * vectors + v)
+                    place = lanes(((i * row + group) * vectors + v) * dot.width, dot.width)
+                    store(sums, dot.add(load(sums, place), factor, weight), place)
 
 
 def pack_weights(array: np.ndarray, groups: int, dot: Dot, tile: int) -> np.ndarray:

@@ -233,7 +233,7 @@ class _Taps(_Depthwise):
 
     def declare(self, exact: Product, writer: Writer) -> None:
         """Start values; the weights of a channel are their own sums over channels."""
-        self.starts = Starts(exact, self.window, 1, self.dot.lanes, writer)
+        self.starts = Starts(exact, self.window, 1, self.dot, writer)
         self.starts.tap_sums = self.weights
 
     def tile(self, n: Expr, c: Expr, area: Area) -> None:

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 import numpy as np
 from edgec.kernels import convolution, epilogue
-from edgec.kernels.dot import of_target
+from edgec.kernels.dot import Dot, of_target
 from edgec.kernels.emit import Buffer, Expr, Writer, broadcast, either, inside, lanes, load, loop, store, unrolled, when
 from edgec.kernels.program import Constant
 from edgec.kernels.quantized import BYTE_BLOCK, Product, product
-from edgec.kernels.window import Area, Block, Window, each
+from edgec.kernels.window import Area, Block, Window
 from tvm import tirx
 
 from edgec.plan.plan import Kernel
@@ -83,8 +83,8 @@ class Starts:
     `corrects`; the weights of a channel with a filter of its own are their own sums.
     """
 
-    def __init__(self, exact: Product, window: Window, groups: int, lanes_: int, writer: Writer) -> None:
-        self.window, self.lanes, self.zero = window, lanes_, exact.x_zero
+    def __init__(self, exact: Product, window: Window, groups: int, dot: Dot, writer: Writer) -> None:
+        self.window, self.dot, self.lanes, self.zero = window, dot, dot.lanes, exact.x_zero
         start = start_values(exact, groups)
         self.start = writer.pointer(Constant(start), start.shape, "int32")
         self.tap_sums: Buffer | None = None
@@ -97,10 +97,14 @@ class Starts:
             self.tap_sums = writer.pointer(Constant(array), array.shape, array.dtype.name)
 
     def write(self, sums: Buffer, place: Place, area: Area, block: Expr, vectors: int) -> None:
-        """Start the sums of a tile of `vectors` vectors of outputs, the first of them in `block`."""
-        with each(area.block) as (i, j), unrolled(vectors) as v:
-            value = load(self.start, lanes(block * BYTE_BLOCK + v * self.lanes, self.lanes))
-            store(sums, value, lanes(place(i, j, v), self.lanes))
+        """Start the sums of a tile of `vectors` vectors of outputs, the first of them in `block`.
+
+        place: of groups of positions; there are groups of several only where nothing `corrects`.
+        """
+        for i, group, _ in self.dot.groups(area.block):
+            with unrolled(vectors) as v:
+                value = load(self.start, lanes(block * BYTE_BLOCK + v * self.lanes, self.lanes))
+                store(sums, self.dot.start(value), lanes(place(i, group, v), self.dot.width))
         if not self.corrects or (area.rows_inside and area.columns_inside):
             return
         if area.rows == 1 or area.rows_inside:

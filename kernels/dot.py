@@ -6,17 +6,18 @@ and adds the products to `lanes` sums. Data are uint8 on x86 and int8 on Arm, we
     vpdpbusd  4 products per sum, AVX-512 VNNI or AVX-VNNI; unlike vpmaddubsw it saturates nowhere
     vpmaddwd  2 products per sum of what was widened to int16, AVX2 and AVX-512 BW
     sdot      4 products per sum, one lane of a vector of data as the factor, Arm dot product
+    smmla     8 products per sum, 2 positions by 2 output channels in a vector, Arm matrix product (`dot_pairs`)
     smull     two products of bytes fit int16 (2 * 128 * 127 < 2**15), sadalp adds pairs of them to int32, any Arm
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2; Arm Architecture Reference Manual,
-SDOT, SMULL, SADALP.
+SDOT, SMMLA, SMULL, SADALP.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -24,9 +25,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from edgec.kernels.emit import Buffer, Expr, broadcast, lane, lanes, load, local, store
+from edgec.kernels.emit import Buffer, Expr, broadcast, lane, lanes, load, local, store, unrolled
 from edgec.kernels.machine import Tile, split_even
 from edgec.kernels.quantized import BYTE_BLOCK
+from edgec.kernels.window import Block
 from tvm import tirx
 
 from edgec.errors import InternalError
@@ -34,11 +36,12 @@ from edgec.target import Target
 
 
 class Dot(ABC):
-    """How a core sums products. lanes: sums in a vector; depth: channels of a step; registers: of vectors.
+    """How a core sums products. lanes: outputs in a vector; depth: channels of a step; registers: of vectors.
 
     data: element type of what is multiplied by the weights; planar: of a copy of it that `spread` reads, `beyond`
     elements past the last factor at most. rolled: steps are a loop, not written out. shared: steps whose factors are
-    lanes of one vector. slots: instructions of `add`.
+    lanes of one vector. slots: instructions of `add`. positions: how many a vector of sums and a factor hold, a group;
+    where it may be more than one, kernels use `groups`, `start`, `gather` and `by_positions`.
     """
 
     lanes: int
@@ -49,6 +52,12 @@ class Dot(ABC):
     beyond: int = 0
     shared: int = 1
     slots: int = 1
+    positions: int = 1
+
+    @property
+    def width(self) -> int:
+        """Sums in a vector."""
+        return self.lanes * self.positions
 
     @property
     def planar(self) -> str:
@@ -62,7 +71,40 @@ class Dot(ABC):
 
     def fits(self, positions: int, vectors: int) -> bool:
         """True if the sums of `positions` x `vectors` vectors and what they are made of stay in registers."""
-        return positions * vectors + self.spare(positions, vectors) <= self.registers
+        return self.count(positions) * vectors + self.spare(positions, vectors) <= self.registers
+
+    def count(self, positions: int) -> int:
+        """Groups that so many neighbours need."""
+        return -(-positions // self.positions)
+
+    def groups(self, block: Block) -> Iterator[tuple[Expr, Expr, int]]:
+        """Every (row, group, positions in it) of a block, written out: write while the iterator stands on it. The
+        first position of a group is `positions` times its number, the last group of a row may be short.
+        """
+        whole, rest = divmod(block.columns, self.positions)
+        first = block.column // self.positions
+        if whole:
+            with unrolled(block.rows, block.row) as i, unrolled(whole, first) as group:
+                yield i, group, self.positions
+        if rest:
+            with unrolled(block.rows, block.row) as i:
+                yield i, first + whole, rest
+
+    def start(self, values: Expr) -> Expr:
+        """A vector of sums that start from one value for each output."""
+        return values
+
+    def gather(self, x: Buffer, first: Expr, step: Expr, apart: int, count: int) -> Any:
+        """`factor` of a group of `count` positions, whose blocks begin `apart` elements after one another."""
+        return self.factor(x, first, step)
+
+    def gather_loose(self, x: Buffer, first: Expr, channels: int, apart: int, count: int) -> Any:
+        """`loose` of a group, as `gather`."""
+        return self.loose(x, first, channels)
+
+    def by_positions(self, sums: Buffer, positions: int, vectors: int) -> Buffer:
+        """Sums [groups, vectors, width] of neighbours as [positions, outputs]."""
+        return sums
 
     @abstractmethod
     def spare(self, positions: int, vectors: int) -> int:
@@ -396,7 +438,7 @@ def choose_tile(dot: Dot, rows: int, columns: int, blocks: int) -> Tile:
 @cache
 def ranked_tiles(dot: Dot, rows: int, columns: int, blocks: int) -> tuple[Tile, ...]:
     """The tiles that fit, by the instruction slots that the whole output needs, as in `machine.ranked_tiles`."""
-    weight = _SLOT + _LINE * dot.lanes / 16
+    weight = _SLOT + _LINE * dot.width / 16
     number = weight / dot.shared if dot.shared > 1 else _SLOT
 
     def cost(tile: Tile) -> float:
@@ -405,7 +447,8 @@ def ranked_tiles(dot: Dot, rows: int, columns: int, blocks: int) -> tuple[Tile, 
                 for extent, size in ((rows, tile.rows), (columns, tile.columns), (blocks, tile.blocks)))
         for (r, times_r), (c, times_c), (b, times_b) in product(*cuts):
             vectors = b * dot.vectors
-            slots = max(r * c * vectors, _LATENCY) + r * c * number + vectors * weight
+            groups = dot.count(r * c)
+            slots = max(groups * vectors, _LATENCY) + groups * number + vectors * weight
             total += times_r * times_c * times_b * slots
         return total
 

@@ -6,7 +6,7 @@ Layouts:  a plain [m, k] uint8 on x86, int8 on Arm; b, packed at build time: for
           columns [k/16, steps, vectors of sums, lanes, depth] int8 (`dot` has lanes, depth and their order), 0 beyond k
           and n; start values [n] int32; y and full operands of the pointwise nodes plain [m, n], in bytes or float32.
 Applies when: the product is exact (`quantized.product`) with constant weights in -127 .. 127 and no transposed a; the
-          core has instructions of `dot`.
+          core has instructions of `dot`; several rows take those of `dot_pairs`, where the core has them.
 Numerics: exact; then as `epilogue`.
 Source:   the loops of matmul, steps as in conv2d_int8.
 """
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from edgec.kernels import epilogue, quantized
 from edgec.kernels.convolution_int8 import refuse_weights, steps
-from edgec.kernels.dot import Dot, known_dot, of_target, ranked_tiles
+from edgec.kernels.dot import Dot, of_target, ranked_tiles
+from edgec.kernels.dot_pairs import for_neighbours
 from edgec.kernels.emit import (
     Buffer,
     Expr,
@@ -40,7 +41,7 @@ from edgec.kernels.machine import Machine, Tile, known_machine, split_even
 from edgec.kernels.matmul import describe, packs_early
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.quantized import BYTE_BLOCK, Product
-from edgec.kernels.window import PARTS, Part, pick, runs, share
+from edgec.kernels.window import PARTS, Block, Part, pick, runs, share
 
 from edgec.ir.graph import Node
 from edgec.plan.layout import Demand
@@ -90,12 +91,13 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
     if refuse(kernel, target) is not None:
         return []
     size = describe(kernel.anchor)
-    return [Schedule(tile) for tile in ranked_tiles(known_dot(target), 1, size.m, -(-size.n // BYTE_BLOCK))[:_MEASURED]]
+    dot = for_neighbours(target, size.m)
+    return [Schedule(tile) for tile in ranked_tiles(dot, 1, size.m, -(-size.n // BYTE_BLOCK))[:_MEASURED]]
 
 
 def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rule."""
-    cpu, dot = known_machine(target), known_dot(target)
+    cpu, dot = known_machine(target), for_neighbours(target, describe(kernel.anchor).m)
     tile = None if schedule is None else schedule.tile
     return write(kernel.name, lambda writer: _Writer(kernel, cpu, dot, tile, lower, writer).body(), ALGORITHM)
 
@@ -164,21 +166,19 @@ class _Writer:
     def _tile(self, row: Expr, rows: int, first: Expr, blocks: int, last: int) -> None:
         """One register tile: start, reduce over k, finish, store."""
         dot, vectors = self.dot, blocks * self.dot.vectors
-        sums = local(rows * blocks * BYTE_BLOCK, "int32")
-
-        def place(i: Expr, v: Expr) -> Expr:
-            return (i * vectors + v) * dot.lanes
-
-        with unrolled(rows) as i, unrolled(vectors) as v:
-            value = load(self.start, lanes(first * BYTE_BLOCK + v * dot.lanes, dot.lanes))
-            store(sums, value, lanes(place(i, v), dot.lanes))
+        groups = dot.count(rows)
+        sums = local(groups * vectors * dot.width, "int32")
+        with unrolled(groups) as group, unrolled(vectors) as v:
+            value = dot.start(load(self.start, lanes(first * BYTE_BLOCK + v * dot.lanes, dot.lanes)))
+            store(sums, value, lanes((group * vectors + v) * dot.width, dot.width))
         self._reduce(sums, row, rows, first, blocks)
+        sums = dot.by_positions(sums, rows, vectors)
         whole = blocks - (last < BYTE_BLOCK)
         with unrolled(rows) as i:
             for k0, count, width in ((0, whole, BYTE_BLOCK), (whole, blocks - whole, last)):
                 if count:
                     with unrolled(count, k0) as k:
-                        at = place(i, k * dot.vectors)
+                        at = (i * blocks + k) * BYTE_BLOCK
                         result = self.after.finish((row + i, first + k, 0, 0), sums, at, width)
                         with vectorized(width) as e:
                             store(self.y, result(e), row + i, (first + k) * BYTE_BLOCK + e)
@@ -188,11 +188,12 @@ class _Writer:
         whole, rest = divmod(k, BYTE_BLOCK)
         base = first * (-(-k // dot.depth) * dot.vectors)  # of this tile's weights, in vectors
 
-        def step(number: Expr, factor: Callable[[Expr], Any]) -> None:
-            with unrolled(rows) as i, unrolled(vectors) as v:
-                at = lanes((i * vectors + v) * dot.lanes, dot.lanes)
-                weight = dot.weights(self.b, base + number * vectors + v)
-                store(sums, dot.add(load(sums, at), factor(i), weight), at)
+        def step(number: Expr, factor: Callable[[Expr, int], Any]) -> None:
+            for _, group, count in dot.groups(Block(0, 1, 0, rows)):
+                with unrolled(vectors) as v:
+                    at = lanes((group * vectors + v) * dot.width, dot.width)
+                    weight = dot.weights(self.b, base + number * vectors + v)
+                    store(sums, dot.add(load(sums, at), factor(group * dot.positions, count), weight), at)
 
         if whole:
             with loop(whole) as chunk:
@@ -206,10 +207,11 @@ class _Writer:
                         dot.prepare(staged, i, self.a, begin(i))
                 count = BYTE_BLOCK // dot.depth
                 with steps(count, dot.rolled) as t:
-                    source = (lambda i: dot.factor(self.a, begin(i), t)) if staged is None else (
-                        lambda i: dot.factor(staged, i * BYTE_BLOCK, t))
+                    source = (lambda i, n: dot.gather(self.a, begin(i), t, k, n)) if staged is None else (
+                        lambda i, n: dot.gather(staged, i * BYTE_BLOCK, t, BYTE_BLOCK, n))
                     step(chunk * count + t, source)
         for t in range(-(-rest // dot.depth)):
             done = whole * BYTE_BLOCK + t * dot.depth
             number = done // dot.depth
-            step(number, lambda i, at=done: dot.loose(self.a, (row + i) * k + at, min(dot.depth, k - at)))  # type: ignore[misc]
+            channels = min(dot.depth, k - done)
+            step(number, lambda i, n, at=done, c=channels: dot.gather_loose(self.a, (row + i) * k + at, c, k, n))  # type: ignore[misc]

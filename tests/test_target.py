@@ -11,8 +11,8 @@ from edgec.target import configure, list_targets, load_target, parse_target
 NAMED = [
     "jetson-nano", "jetson-tx2", "jetson-xavier-nx", "jetson-agx-xavier", "jetson-orin-nano", "jetson-orin-nx",
     "jetson-agx-orin", "jetson-thor",
-    "rpi-zero-2w", "rpi3", "rpi4", "rpi5", "imx8mp", "imx93", "rk3399", "rk3568", "rk3588", "x86-64-v3",
-    "x86-64-v4", "host", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "onnxruntime",
+    "rpi-zero-2w", "rpi3", "rpi4", "rpi5", "radxa-orion-o6", "imx8mp", "imx93", "rk3399", "rk3568", "rk3588",
+    "x86-64-v3", "x86-64-v4", "host", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "onnxruntime",
 ]
 SHIPPED = [t for t in list_targets() if t.name != "host"]
 GOOD = """
@@ -63,7 +63,9 @@ def test_shipped_target_fits_its_policy(target):
 @pytest.mark.parametrize(("name", "kernel_class", "qemu_cpu"), [
     ("rpi3", "neon", "cortex-a53"), ("rpi4", "neon", "cortex-a72"), ("rpi5", "neon_dot", "cortex-a76"),
     ("rk3568", "neon_dot", "cortex-a76"), ("jetson-agx-xavier", "neon_fp16", "a64fx"),
-    ("jetson-thor", "i8mm", "max,sve-default-vector-length=16"), ("cortex-m55", "mve", ""), ("x86-64-v4", "avx512", ""),
+    ("jetson-thor", "i8mm", "max,sve-default-vector-length=16"),
+    ("radxa-orion-o6", "i8mm", "max,sve-default-vector-length=16"), ("cortex-m55", "mve", ""),
+    ("x86-64-v4", "avx512", ""),
 ])
 def test_kernel_class_and_emulator(name, kernel_class, qemu_cpu):
     target = load_target(name)
