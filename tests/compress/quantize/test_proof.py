@@ -43,7 +43,8 @@ def test_every_kernel_has_a_row_and_taps_do_not_change_what_is_fused(block):
     floats = [g for g in groups(result) if g.output.dtype.is_float and g.output.const is None]
     assert [r.name for r in rows] == [g.nodes[-1].name for g in floats]
     assert {r.product for r in rows if r.int8 and r.product} == set(prepared.placement.products)
-    assert all(r.sqnr_db is None or 8 < r.sqnr_db < 80 for r in rows)
+    assert all(r.sqnr_db is None or r.sqnr_db > 8 for r in rows)
+    assert all(r.sqnr_db < 80 for r in rows if r.int8 and r.sqnr_db is not None)  # floats before the first grid: 140
 
 
 def test_a_relu_that_the_grid_does_is_compared_behind_it():
