@@ -151,7 +151,7 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
                 raise
             raise Unsupported("float16 is not enough for this model: its numbers are too large, or it magnifies "
                               "rounding", where=error.where, expected=error.expected,
-                              hint="build it with --precision float32") from error
+                              hint="build it with --precision float32; if that fails too, edgec is at fault") from error
         accuracy = _accuracy(chosen, graph, artifacts, model, lowered, progress)
         progress("write", None, str(place))
         report = {
