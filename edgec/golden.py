@@ -62,9 +62,9 @@ class Golden:
     outputs: tuple[Arrays, ...]
     tolerance: Mapping[str, float]
 
-    def first(self, count: int) -> Golden:
-        """The set with its first `count` samples only."""
-        return Golden(self.inputs[:count], self.outputs[:count], self.tolerance)
+    def only(self, samples: Sequence[int]) -> Golden:
+        """The set with these of its samples, counted from 0."""
+        return Golden(tuple(self.inputs[i] for i in samples), tuple(self.outputs[i] for i in samples), self.tolerance)
 
     def loosened(self, relative: float) -> Golden:
         """The set with tolerances of at least `relative` times the largest magnitude of each float output: for engines

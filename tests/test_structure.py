@@ -23,7 +23,7 @@ FOLDERS = {"edgec": "edgec", "kernels": "edgec.kernels", "targets": "edgec.targe
 # A stage imports from itself, from the stages before it, and from COMMON.
 COMMON = {"errors", "host", "ir", "ops", "progress", "target", "targets"}
 STAGES = ["interchange", "frontends", "passes", "data", "calibrate", "compress", "plan", "kernels", "backends",
-          "golden", "staging", "bundle", "report", "runtime", "driver", "chain", "cli", "__main__"]
+          "golden", "staging", "bundle", "report", "runtime", "options", "check", "driver", "chain", "cli", "__main__"]
 COMMON_MAY_IMPORT = {"errors": set(), "progress": set(), "targets": set(), "host": {"target"},
                      "target": {"errors", "host"}, "ir": {"errors", "ops"}, "ops": {"ir"}}
 HEAVY = {  # library -> where it may be imported

@@ -32,8 +32,9 @@ import numpy as np
 from edgec.backends.tensorrt import board
 from edgec.backends.tensorrt.board.machine import numbers
 from edgec.backends.tensorrt.export import export
+from edgec.backends.tensorrt.policy import TENSORRT
 from edgec.backends.tensorrt.releases import Release
-from edgec.compress.quantize import TENSORRT, annotate, choose_grids, observe, place
+from edgec.compress.quantize import annotate, choose_grids, observe, place
 from edgec.compress.sparse.apply import sparsify
 from edgec.interchange.onnx_export import to_model
 from edgec.interchange.session import open_session, run_session

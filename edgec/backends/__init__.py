@@ -6,6 +6,7 @@ from importlib import import_module
 
 from edgec.backends.base import Backend
 from edgec.errors import UserError
+from edgec.target import Target
 
 NAMES = ("tvm", "tensorrt", "onnxruntime", "null")
 
@@ -16,3 +17,8 @@ def find_backend(name: str) -> Backend:
         raise UserError(f"there is no backend {name!r}", expected="one of " + ", ".join(NAMES))
     backend: Backend = import_module(f"edgec.backends.{name}").BACKEND
     return backend
+
+
+def own_backend(target: Target) -> Backend:
+    """The backend that `target` prefers. Raises UserError if it does not exist."""
+    return find_backend(target.backends[0])

@@ -1,11 +1,11 @@
-"""What a backend is: one class with four methods, found by name. Nothing else in edgec knows a backend."""
+"""What a backend is: one class with six methods, found by name. Nothing else in edgec knows a backend."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from edgec.ir.types import TensorType
 from edgec.plan.plan import Kernel, Plan
 from edgec.progress import Progress, silent
 from edgec.target import Target
+
+if TYPE_CHECKING:
+    from edgec.compress.quantize.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,10 @@ class Backend(Protocol):
 
     def supports(self, kernel: Kernel, target: Target) -> Refusal | None:
         """Why this backend cannot run `kernel` on `target`, None if it can."""
+        ...
+
+    def policy(self, target: Target) -> Policy:
+        """What its integer kernels want on `target`, and which products int8 makes slower there."""
         ...
 
     def compile(self, plan: Plan, target: Target, options: CompileOptions) -> Artifact:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from edgec.ir.graph import Graph
 from edgec.ir.interpret import interpret
 from edgec.plan.plan import Kernel, Plan
 from edgec.target import Target
+
+if TYPE_CHECKING:
+    from edgec.compress.quantize.policy import Policy
 
 
 class NullBackend:
@@ -31,6 +35,12 @@ class NullBackend:
     def supports(self, kernel: Kernel, target: Target) -> Refusal | None:
         """Every kernel."""
         return None
+
+    def policy(self, target: Target) -> Policy:
+        """That of all CPU engines."""
+        from edgec.compress.quantize.policy import CPU
+
+        return CPU
 
     def compile(self, plan: Plan, target: Target, options: CompileOptions) -> Artifact:
         """Write the stage's graph as NAME.edgec. Raises OSError if the file cannot be written."""

@@ -144,7 +144,7 @@ def command(
 def _try_on(folder: Path, device: str, steps: Steps) -> dict[str, Any]:
     """Copy the bundle to a board, let it build its engines, replay the golden set there: what came of it."""
     from edgec.bundle import read_bundle
-    from edgec.driver import check_row
+    from edgec.check import check_row
     from edgec.runtime.remote import engine_facts
 
     bundle = read_bundle(folder)

@@ -61,7 +61,7 @@ def command(
 
 def _verdicts(graph: Any, names: Sequence[str]) -> list[dict[str, Any]]:
     """What the own backend of each target refuses; targets with the same answer stand together."""
-    from edgec.backends import find_backend
+    from edgec.backends import own_backend
     from edgec.plan.kernels import group
     from edgec.report.facts import refusal_row
     from edgec.target import list_targets, load_target
@@ -69,7 +69,7 @@ def _verdicts(graph: Any, names: Sequence[str]) -> list[dict[str, Any]]:
     kernels = group(graph)
     groups: dict[tuple[str, tuple[Any, ...]], list[str]] = {}
     for target in [load_target(n) for n in names] or list_targets():
-        backend = find_backend(target.backends[0])
+        backend = own_backend(target)
         refusals = tuple(r for r in (backend.supports(k, target) for k in kernels) if r is not None)
         groups.setdefault((backend.name, refusals), []).append(target.name)
     return [{"targets": targets, "backend": backend, "kernels": len(kernels),

@@ -40,18 +40,18 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Give activations and weights integer grids. Then: edgec recover (quantization-aware training), edgec build."""
+    from edgec.backends import own_backend
     from edgec.compress import stages
-    from edgec.compress.quantize import find_policy
     from edgec.target import load_target
 
-    policy = find_policy(load_target(target))
+    chosen = load_target(target)
     wish = Quantization(calibration, preprocess or None, samples=samples, observer=observer,
                         keep_float=tuple(keep_float or ()), weights=weights, per_channel=not per_tensor,
                         repair=parse_repairs(repair))
     with Steps(quiet) as steps:
         steps("load", None, str(source))
         model = how.load(source)
-        stage = stages.quantize(model.graph, model.original, policy, wish, progress=steps)
+        stage = stages.quantize(model.graph, model.original, own_backend(chosen).policy(chosen), wish, progress=steps)
         links = recording.write(source, model, stage, output, target=target, preprocess=preprocess,
                                 progress=steps)
     if as_json:

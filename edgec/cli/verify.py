@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Replay the golden set, here or on a board. Exit code 1 if an output is outside its tolerance."""
     from edgec.bundle import check_files, read_bundle
-    from edgec.driver import check_row
+    from edgec.check import check_row
     from edgec.runtime.remote import engine_facts
 
     bundle = read_bundle(folder)

@@ -4,7 +4,7 @@ A value with a Quant is rounded to its grid. Products of quantized values (Conv,
 of them (AveragePool, GlobalAveragePool, ReduceMean, ReduceSum) are exact: integers, int32 bias, one float32 multiply,
 round half to even, clamp; `ir/quantize.py` has the formulas. In a graph with quantized activations, elementary
 functions and Resize are computed operation by operation as CPU engines do, so that what is rounded to a grid has their
-bits.
+bits. A node in float16 is computed in float32, and each of its outputs rounded once.
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ def _evaluate(node: Node, arrays: Sequence[np.ndarray | None], rounded: bool) ->
         exact = evaluate_rounded(node, data)
         if exact is not None:
             return [exact]
+    if any(a is not None and a.dtype == np.float16 for a in arrays) and not any(
+            isinstance(a, Graph) for a in node.attributes.values()):
+        arrays = [a.astype(np.float32) if a is not None and a.dtype == np.float16 else a for a in arrays]
     return evaluate(node, arrays)
 
 
@@ -94,7 +97,8 @@ def _run(node: Node, arrays: Sequence[np.ndarray | None], rounded: bool) -> list
             return [exact]
     results = []
     for value, array in zip(node.outputs, _evaluate(node, arrays, rounded), strict=True):
-        array = array.astype(value.dtype.numpy, copy=False)  # the reference computes some ops in double
+        with np.errstate(over="ignore"):  # too large for float16: infinity
+            array = array.astype(value.dtype.numpy, copy=False)  # some are computed in more bits
         results.append(array if value.quant is None else quantize_dequantize(array, value.quant))
     return results
 

@@ -61,7 +61,7 @@ def plan_model(source: Path, target: Target, precision: str = "", **reading: Any
     are, and how long they take, does not depend on them, but which ones stay float may differ.
     Raises as a build does, and Unsupported for a model that is not native kernels throughout.
     """
-    from edgec.backends import find_backend
+    from edgec.backends import find_backend, own_backend
     from edgec.frontends import load
     from edgec.golden import draw
     from edgec.passes.contract import Options
@@ -73,11 +73,12 @@ def plan_model(source: Path, target: Target, precision: str = "", **reading: Any
     feeds = {value.name: draw(value, seed) for seed, value in enumerate(graph.inputs)}
     if precision == "int8":
         from edgec.compress.quantize.lower import lower_precision
-        from edgec.compress.quantize.policy import find_policy
+        from edgec.compress.quantize.policy import nothing_slower
         from edgec.compress.request import Quantization
 
         wish = Quantization(calibration=lambda: iter([feeds]), repair=(), least_sqnr=_ANY_SQNR)
-        graph = lower_precision(graph, model.original, find_policy(target), precision, wish).graph
+        policy = replace(own_backend(target).policy(target), why_float=nothing_slower)  # only times decide what is slower
+        graph = lower_precision(graph, model.original, policy, precision, wish).graph
     plan = place(graph, target, [find_backend(name) for name in target.backends], require_native=True)[0]
     plan.kernels = settle(plan.graph, plan.kernels, signed=target.cpu.arch != "x86_64")  # as signatures name them
     return plan, feeds

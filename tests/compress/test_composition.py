@@ -5,10 +5,10 @@ import pytest
 
 import edgec
 from edgec import chain
+from edgec.backends import own_backend
 from edgec.compress import stages
 from edgec.compress.prune.channels import PruneOptions, count_macs
 from edgec.compress.prune.select import Limits
-from edgec.compress.quantize import find_policy
 from edgec.compress.request import Quantization
 from edgec.compress.sparse.patterns import products, violations
 from edgec.compress.train.loop import Recipe
@@ -92,7 +92,7 @@ def test_every_stage_keeps_what_those_before_it_gave(tmp_path):
     assert sparse(recovered) == [0, 0]
     assert right(recovered) > 0.9
     wish = Quantization(calibration=lambda: [s.feeds for s in given])
-    whole, _ = step(lambda g: stages.quantize(g, edgec.load(before).original, find_policy(target), wish))
+    whole, _ = step(lambda g: stages.quantize(g, edgec.load(before).original, own_backend(target).policy(target), wish))
     assert sparse(whole) == [0, 0]
     trained, record = step(train)
     assert sparse(trained) == [0, 0]

@@ -96,7 +96,8 @@ def test_interpret_runs_the_branch_of_an_if_with_captures(condition, expected):
     assert interpret(graph, arrays)["z"].tolist() == expected
 
 
-def test_interpret_runs_a_loop_with_a_captured_constant():
+@pytest.mark.parametrize("condition", [np.array(True), None], ids=["condition", "no condition"])
+def test_interpret_runs_a_loop_with_a_captured_constant(condition):
     step = Graph("step", [Value("i", TensorType(DType.INT64, ())), Value("c", TensorType(DType.BOOL, ())),
                           Value("total", TensorType(DType.FLOAT32, (2,))), Value("x", TensorType(DType.FLOAT32, (2,)))])
     going = make_node(step, "Identity", [step.inputs[1]]).outputs[0]
@@ -104,7 +105,8 @@ def test_interpret_runs_a_loop_with_a_captured_constant():
     each = make_node(step, "Identity", [total]).outputs[0]
     step.outputs = [going, total, each]
     graph = Graph("g", [Value("total", TensorType(DType.FLOAT32, (2,)))])
-    inputs = [Value.constant("trips", np.array(3)), Value.constant("go", np.array(True)), graph.inputs[0],
+    inputs = [Value.constant("trips", np.array(3)), None if condition is None else Value.constant("go", condition),
+              graph.inputs[0],
               Value.constant("k", np.array([1, 10], np.float32))]
     outputs = [Value("last", TensorType(DType.FLOAT32, (2,))), Value("all", TensorType(DType.FLOAT32, (None, 2)))]
     graph.add(Node("Loop", inputs, outputs, {"body": step}, captures=1))
@@ -198,3 +200,19 @@ def test_interpret_is_exact_for_quantized_products(op, axis, attributes, x_shape
     else:
         expected = sums.astype(np.float32) * scale.astype(np.float32).reshape(channel)
     np.testing.assert_array_equal(interpret(graph, {"x": data})[graph.outputs[0].name], expected)
+
+
+def test_interpret_rounds_a_node_in_float16_once():
+    b = Builder()
+    graph = b.output(b("HardSwish", b.input("x", 400, dtype=DType.FLOAT16)))
+    x = np.linspace(-4, 4, 400).astype(np.float16)
+    single = x.astype(np.float32)
+    expected = single * np.clip(single / np.float32(6) + np.float32(0.5), 0, 1)
+    np.testing.assert_array_equal(interpret(graph, {"x": x})["hardswish"], expected.astype(np.float16))
+
+
+def test_interpret_gives_infinity_when_a_number_is_too_large_for_float16():
+    b = Builder()
+    graph = b.output(b("Mul", b.input("x", 3, dtype=DType.FLOAT16), b.constant(np.array([300], np.float16))))
+    found = interpret(graph, {"x": np.array([2, 300, -300], np.float16)})["mul"]
+    assert found.tolist() == [600, np.inf, -np.inf]

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 
 import edgec
+from edgec.backends import own_backend
 from edgec.compress import stages
 from edgec.compress.prune.channels import count_macs, count_weights
-from edgec.compress.quantize import find_policy
 from edgec.compress.request import Quantization
 from edgec.compress.train.loop import Recipe
 from edgec.interchange.onnx_export import to_model
@@ -69,7 +69,8 @@ def coarse(task: Task) -> Outcome:
     work = task.work
 
     def quantize(_: Path, progress: Any) -> stages.Stage:
-        stage = stages.quantize(task.start.graph, task.model.original, find_policy(load_target("host")), wish,
+        host = load_target("host")
+        stage = stages.quantize(task.start.graph, task.model.original, own_backend(host).policy(host), wish,
                                 progress=progress)
         cost = {"macs": [count_macs(stage.graph)] * 2, "weights": [count_weights(stage.graph)] * 2}
         return stages.Stage(stage.graph, {**{k: v for k, v in stage.facts.items() if k == "options"}, **cost})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Service, Threads
 from edgec.backends.onnxruntime.runner import SessionRunner
@@ -14,6 +14,9 @@ from edgec.interchange.session import open_session
 from edgec.ir.graph import OPSET, Graph, Node, Value
 from edgec.plan.plan import Kernel, Plan
 from edgec.target import Target
+
+if TYPE_CHECKING:
+    from edgec.compress.quantize.policy import Policy
 
 _PARAMETER_BELOW = 1024  # elements; a smaller constant may be a shape or axes, which the check needs as data
 
@@ -49,6 +52,12 @@ class OnnxRuntimeBackend:
             if reason:
                 return Refusal(node.name, "onnxruntime.kernel", reason, node.source)
         return None
+
+    def policy(self, target: Target) -> Policy:
+        """That of all CPU engines."""
+        from edgec.compress.quantize.policy import CPU
+
+        return CPU
 
     def compile(self, plan: Plan, target: Target, options: CompileOptions) -> Artifact:
         """Write the stage's graph as NAME.onnx, and NAME.onnx.data if its constants exceed 1.5 GB.

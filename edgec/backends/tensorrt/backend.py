@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -32,6 +33,9 @@ from edgec.interchange.session import open_session, run_session, time_session
 from edgec.ir.graph import Graph, Node, Value
 from edgec.plan.plan import Kernel, Plan
 from edgec.target import Target
+
+if TYPE_CHECKING:
+    from edgec.compress.quantize.policy import Policy
 
 BUILDER, RUNNER, HEADER = "build.py", "run.py", "edgec_tensorrt.hpp"
 _PROBE_SECONDS = 60
@@ -63,6 +67,12 @@ class TensorRtBackend:
         except UserError as error:
             return Refusal(node.name, "tensorrt.release", error.what, node.source)
         return next((r for n in kernel.nodes if (r := refuse(n, release)) is not None), None)
+
+    def policy(self, target: Target) -> Policy:
+        """The same for all releases."""
+        from edgec.backends.tensorrt.policy import TENSORRT
+
+        return TENSORRT
 
     def compile(self, plan: Plan, target: Target, options: CompileOptions) -> Artifact:
         """Write the models, `engine.json`, `build.py`, `run.py` and the C++ header. Builds no engine.

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptions, Port, Runner, Service, Threads
 from edgec.backends.preprocess import picture_recipe, preprocess_files
 from edgec.backends.tvm import entry, link
 from edgec.backends.tvm.elf import data_object
 from edgec.errors import InternalError, Refusal, Unsupported
-from edgec.ir.graph import Node, Value
+from edgec.ir.graph import Value
 from edgec.ir.types import DType
 from edgec.kernels.program import TensorProgram
 from edgec.kernels.tables import Table
@@ -24,6 +24,9 @@ from edgec.ops import KernelRole, table
 from edgec.plan.placement import extract
 from edgec.plan.plan import Kernel, Plan, in_bytes
 from edgec.target import Target
+
+if TYPE_CHECKING:
+    from edgec.compress.quantize.policy import Policy
 
 _MOST_CONSTANTS = (1 << 31) - (1 << 24)  # signed 32-bit offsets from the code, less room for the code
 _RUNTIME = Path(__file__).parents[2] / "runtime" / "c"
@@ -65,6 +68,16 @@ class TvmBackend:
                 return Refusal(node.name, reason[0], reason[1], node.source)
         return None
 
+    def policy(self, target: Target) -> Policy:
+        """That of all CPU engines, less the products that int8 makes slower; without TVM nothing is known of those."""
+        from edgec.compress.quantize.policy import CPU
+
+        if not self.probe().ok:
+            return CPU
+        from edgec.backends.tvm.worth import why_slower
+
+        return replace(CPU, why_float=why_slower(target))
+
     def compile(self, plan: Plan, target: Target, options: CompileOptions) -> Artifact:
         """Write libNAME.a, libNAME.so (not for microcontrollers), NAME.h, edgec_engine.h, NAME.bin and example/.
 
@@ -84,12 +97,6 @@ class TvmBackend:
         from edgec.backends.tvm.runner import open_engine
 
         return open_engine(artifact, target, threads)
-
-    def why_float(self, target: Target) -> Callable[[Node], tuple[str, str] | None]:
-        """Which products int8 makes slower on a target: gives (rule, text) for such a node."""
-        from edgec.backends.tvm.worth import why_slower
-
-        return why_slower(target)
 
     def serve(self, artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:
         """A static program for Linux. Raises Unsupported for microcontrollers, UserError for too many threads."""

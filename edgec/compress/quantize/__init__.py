@@ -9,9 +9,9 @@ from edgec.compress.quantize.choose import OBSERVERS, Choice, choose_grids
 from edgec.compress.quantize.flow import PRECISIONS, Quantized, Settings, quantize_graph
 from edgec.compress.quantize.observe import Feeds, Observation, Samples, observe
 from edgec.compress.quantize.place import Placement, is_quantized, place
-from edgec.compress.quantize.policy import CPU, TENSORRT, Policy, find_policy
+from edgec.compress.quantize.policy import CPU, Policy
 from edgec.compress.quantize.weight_only import quantize_weights
 
-__all__ = ["CPU", "OBSERVERS", "PRECISIONS", "TENSORRT", "Choice", "Feeds", "Observation", "Placement", "Policy",
-           "Quantized", "Samples", "Settings", "annotate", "choose_grids", "find_policy", "is_quantized",
+__all__ = ["CPU", "OBSERVERS", "PRECISIONS", "Choice", "Feeds", "Observation", "Placement", "Policy",
+           "Quantized", "Samples", "Settings", "annotate", "choose_grids", "is_quantized",
            "observe", "place", "quantize_graph", "quantize_weights"]

@@ -1,24 +1,26 @@
-"""Policies: what a backend's integer kernels want. Placement, calibration and annotation ask nothing else."""
+"""A policy: what a backend's integer kernels want. Placement, calibration and annotation ask nothing else.
+
+Each backend gives its own (`backends.base.Backend.policy`); the one of all CPU engines stands here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Union
 
-from edgec.calibrate.grids import AFFINE, SYMMETRIC, Scheme
-from edgec.errors import Unsupported
+from edgec.calibrate.grids import AFFINE, Scheme
 from edgec.ir.graph import Node
 from edgec.ops import table
-from edgec.target import Target
 
 Reason = Union[tuple[str, str], None]
 
 _LONGEST = 33_000  # products of 255 * 127 that an int32 holds beside a bias of 2**30
-_TRT_CHANNELS = 16  # fewer do not fill an int8 tile; tensorrt.md section 5, rule 11 (Model Optimizer 5a4242f)
-_TRT_MULTIPLE = 8
-_TRT_GROUP = 4  # channels per group must be multiples of it; tensorrt.md section 5, rule 12 (NvInfer.h)
+
+
+def nothing_slower(node: Node) -> Reason:
+    """The judge of a backend that knows of no product that int8 makes slower."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,7 @@ class Policy:
     clips: bool
     broadcast: bool
     residual: bool
-    why_float: Callable[[Node], Reason]
-
-
-def find_policy(target: Target) -> Policy:
-    """The policy of the first backend of `target` that has one. Raises Unsupported if none runs integer kernels."""
-    for backend in target.backends:
-        if backend in POLICIES:
-            return POLICIES[backend]
-    raise Unsupported(f"no backend of target {target.name} has a policy for int8",
-                      expected="one of " + ", ".join(POLICIES))
+    why_float: Callable[[Node], Reason] = nothing_slower
 
 
 def why_no_product(node: Node) -> Reason:
@@ -75,34 +68,5 @@ def why_no_product(node: Node) -> Reason:
     return None
 
 
-def _tensorrt(node: Node) -> Reason:
-    """Rules 10 to 12 of TensorRT's placement: what int8 makes slower there, or cannot do."""
-    weight, groups = node.operand(1), node.integer("group", 1) if "group" in node.attributes else 1
-    if node.op in ("Gemm", "MatMul"):
-        rows = prod(node.outputs[0].shape[:-1])
-        if rows == 1 or node.outputs[0].shape[-1] == 1:
-            return "tensorrt.vector", "a matrix product with a vector is bound by memory"
-        return None
-    own, kernel = weight.shape[1], weight.shape[2:]
-    channels = (own * groups, weight.shape[0])
-    if node.op == "ConvTranspose":
-        channels = (weight.shape[0], own * groups)
-    if groups > 1:
-        if own % _TRT_GROUP or (channels[1] // groups) % _TRT_GROUP:
-            if own == 1 and channels[1] == groups and channels[1] % _TRT_MULTIPLE == 0 and min(kernel) >= 3:
-                return None  # depthwise kernels exist
-            return "tensorrt.groups", f"{own} channels per group"
-        return None
-    if min(channels) >= _TRT_CHANNELS:
-        return None
-    first = node.operand(0).producer is None
-    square = len(set(kernel)) == 1
-    if square and any(c % _TRT_MULTIPLE == 0 for c in channels) and (first or max(channels) >= _TRT_CHANNELS):
-        return None
-    return "tensorrt.channels", f"{channels[0]} and {channels[1]} channels do not fill int8 tiles"
-
-
-CPU = Policy("cpu", AFFINE, clips=True, broadcast=False, residual=False, why_float=lambda node: None)
-TENSORRT = Policy("tensorrt", SYMMETRIC, clips=False, broadcast=True, residual=True, why_float=_tensorrt)
-
-POLICIES: dict[str, Policy] = {"tvm": CPU, "onnxruntime": CPU, "null": CPU, "tensorrt": TENSORRT}
+CPU = Policy("cpu", AFFINE, clips=True, broadcast=False, residual=False)
+"""Of every engine that meets `ir.interpret`: ours, ONNX Runtime, the interpreter itself."""

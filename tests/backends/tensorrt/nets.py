@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgec.compress.quantize import TENSORRT, annotate, choose_grids, observe, place
+from edgec.backends.tensorrt.policy import TENSORRT
+from edgec.compress.quantize import annotate, choose_grids, observe, place
 from edgec.ir.graph import Graph, Value
 from edgec.passes.contract import Options
 from edgec.passes.pipelines import optimize

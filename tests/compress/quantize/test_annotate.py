@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from edgec.compress.quantize import CPU, TENSORRT, annotate, choose_grids, observe, place
+from edgec.backends.tensorrt.policy import TENSORRT
+from edgec.compress.quantize import CPU, annotate, choose_grids, observe, place
 from edgec.ir.graph import Value
 from edgec.ir.interpret import interpret
 from edgec.ir.quantize import product_scale, quantize, quantize_dequantize

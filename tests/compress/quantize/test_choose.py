@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from edgec.backends.tensorrt.policy import TENSORRT
 from edgec.calibrate.methods import METHODS
-from edgec.compress.quantize import CPU, TENSORRT, choose_grids, observe, place
+from edgec.compress.quantize import CPU, choose_grids, observe, place
 from edgec.errors import UserError
 from edgec.ir.quantize import quantize_dequantize
 from tests.compress.quantize.blocks import block

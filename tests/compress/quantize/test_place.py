@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from edgec.compress.quantize import CPU, TENSORRT, annotate, place
+from edgec.backends.tensorrt.policy import TENSORRT
+from edgec.compress.quantize import CPU, annotate, place
 from edgec.errors import UserError
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, Quant
@@ -255,26 +256,6 @@ def test_place_refuses_a_transposed_convolution_with_groups():
     x = b.input("x", 1, 4, 5, 5)
     graph = b.output(b("ConvTranspose", x, b.weight(4, 3, 2, 2), group=2, strides=(2, 2)))
     assert {r.rule for r in place(graph, CPU).kept} == {"int8.groups"}
-
-
-@pytest.mark.parametrize(("shape", "groups", "rule"), [
-    ((16, 16, 3, 3), 1, None), ((12, 12, 3, 3), 1, "tensorrt.channels"), ((16, 12, 3, 3), 1, None),
-    ((16, 8, 3, 3), 1, None), ((8, 8, 3, 3), 1, None), ((16, 8, 1, 3), 1, "tensorrt.channels"),
-    ((12, 4, 3, 3), 3, None),
-    ((12, 3, 3, 3), 4, "tensorrt.groups"), ((16, 1, 3, 3), 16, None), ((12, 1, 3, 3), 12, "tensorrt.groups"),
-])
-def test_tensorrt_policy_refuses_convolutions_that_int8_makes_slower(shape, groups, rule):
-    b = Builder()
-    x = b.input("x", 1, shape[1] * groups, 6, 6)
-    node = b.node("Conv", x, b.weight(*shape), group=groups)
-    found = TENSORRT.why_float(node)
-    assert (found and found[0]) == rule
-
-
-def test_tensorrt_policy_leaves_products_with_vectors_float():
-    b = Builder()
-    assert TENSORRT.why_float(b.node("MatMul", b.input("x", 1, 32), b.weight(32, 64)))[0] == "tensorrt.vector"
-    assert TENSORRT.why_float(b.node("MatMul", b.input("y", 7, 32), b.weight(32, 64))) is None
 
 
 def test_tensorrt_grids_are_symmetric_and_keep_the_relu():

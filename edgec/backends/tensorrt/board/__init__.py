@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-PARTS = ("files", "driver", "machine", "messages", "builder", "layers", "session", "pictures", "engine")
+PARTS = ("files", "driver", "machine", "messages", "builder", "layers", "libraries", "session", "pictures", "engine")
 _OWN = re.compile(r"^from edgec\.backends\.tensorrt\.board\.\w+ import (?:\([^)]*\)|[^\n(]*)\n", re.MULTILINE)
 _IMPORT = re.compile(r"^(?:import \w+(?:\.\w+)*|from (?!edgec)[\w.]+ import .*)\n", re.MULTILINE)
 _DOCSTRING = re.compile(r'\A"""(.*?)"""\n', re.DOTALL)

@@ -1,12 +1,12 @@
 """A camera's picture becomes the engine's input on the GPU, by the CUDA kernel that the bundle carries."""
 
 import ctypes
-import glob
 import hashlib
 import os
 from typing import Any, Dict, List
 
-from edgec.backends.tensorrt.board.files import CANNOT, Failure, say, write_whole
+from edgec.backends.tensorrt.board.files import Failure, say, write_whole
+from edgec.backends.tensorrt.board.libraries import load_library
 
 FORMATS = ("RGB", "BGR", "GRAY", "NV12", "YUYV")  # as edgec_preprocess.h numbers them
 _RESIZES, _COLORS = ("none", "stretch", "short", "letterbox"), ("RGB", "BGR", "GRAY")
@@ -15,9 +15,6 @@ _PICTURE_KERNELS = {"float32": b"edgec_preprocess_float", "float16": b"edgec_pre
                     "int8": b"edgec_preprocess_int8"}
 _SOURCE, _INCLUDED = "edgec_preprocess.cu", "edgec_preprocess.h"
 _BLOCK = 32  # threads, along a row; the kernel's own rule
-_COMPILERS = ("libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2", "libnvrtc.so.10.2")
-_ELSEWHERE = ("/usr/local/cuda*/lib64/libnvrtc.so*", "/usr/local/cuda*/targets/*/lib/libnvrtc.so*",
-              "/usr/lib/*/libnvrtc.so*")
 
 
 class Recipe(ctypes.Structure):
@@ -159,10 +156,5 @@ def _answer(compiler: Any, program: Any, what: str) -> bytes:
 
 
 def _compiler() -> Any:
-    for name in _COMPILERS + tuple(path for pattern in _ELSEWHERE for path in sorted(glob.glob(pattern), reverse=True)):
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    raise Failure("CUDA's compiler library, libnvrtc, is not there", "sudo apt install cuda-nvrtc-12-6 (or the version "
-                  "of your JetPack); or prepare the input yourself and give it to run()", CANNOT)
+    return load_library("nvrtc", ("13", "12", "11.2", "10.2"), "for CUDA's compiler: sudo apt install cuda-nvrtc-12-6 "
+                        "(or the version of your JetPack); or prepare the input yourself and give it to run()")

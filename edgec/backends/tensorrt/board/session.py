@@ -1,16 +1,12 @@
 """Run an engine through CUDA's runtime library by ctypes: no package is needed beside TensorRT."""
 
 import ctypes
-import ctypes.util
-import glob
 import time
 from typing import Any, Dict, List
 
-from edgec.backends.tensorrt.board.files import CANNOT, Failure
+from edgec.backends.tensorrt.board.files import Failure
+from edgec.backends.tensorrt.board.libraries import load_library
 
-_PLACES = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "libcudart.so.10.2")
-_GLOBS = ("/usr/local/cuda*/lib64/libcudart.so*", "/usr/local/cuda*/targets/*/lib/libcudart.so*",
-          "/usr/lib/*/libcudart.so*")
 _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind. Source: driver_types.h
 _NON_BLOCKING = 1  # cudaStreamNonBlocking
 _SIZES = {"FLOAT": 4, "HALF": 2, "INT8": 1, "INT32": 4, "BOOL": 1, "UINT8": 1, "INT64": 8, "BF16": 2}  # bytes
@@ -20,13 +16,8 @@ _NUMPY = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32
 
 def load_cuda() -> Any:
     """CUDA's runtime library. Raises Failure if it is not there."""
-    for name in _PLACES + tuple(path for pattern in _GLOBS for path in sorted(glob.glob(pattern), reverse=True)):
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    raise Failure("libcudart.so is not there", "install JetPack's CUDA: sudo apt install cuda-cudart-12-6 (or the "
-                  "version of your JetPack)", CANNOT)
+    return load_library("cudart", ("13", "12", "11.0", "10.2"), "install JetPack's CUDA: sudo apt install "
+                        "cuda-cudart-12-6 (or the version of your JetPack)")
 
 
 class Session:
