@@ -206,7 +206,9 @@ def load_target(name: str | Path) -> Target:
     path = Path(text)
     if path.suffix == ".toml":
         return parse_target(_read(path), where=text)
-    near = get_close_matches(text.lower(), [*names, "host"], n=3, cutoff=0.5)
+    known = [*names, "host"]
+    near = [n for n in known if n.startswith(text.lower())] if text else []  # all of a family: cortex-m, jetson
+    near = near or get_close_matches(text.lower(), known, n=3, cutoff=0.5)
     raise UserError(
         f"there is no target {text!r}", expected="a name such as " + ", ".join(near or ("jetson", "rpi4", "host")),
         hint="`edgec targets` lists all; a path that ends in .toml is read as a target file")
@@ -296,8 +298,11 @@ def _read(path: Path) -> str:
         if path.stat().st_size > _FILE_LIMIT:
             raise UserError("the target file is too large", where=str(path), expected=f"at most {_FILE_LIMIT} bytes")
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("cannot read the target file", where=str(path), expected=str(error)) from error
+    except OSError as error:
+        raise UserError(f"cannot read the target file: {error.strerror}", where=str(path),
+                        hint="check the path; `edgec targets` lists the targets that have names") from error
+    except UnicodeDecodeError as error:
+        raise UserError("the target file is no text", where=str(path), expected="TOML in UTF-8") from error
 
 
 # -- checking a file --------------------------------------------------------------------------------------------------

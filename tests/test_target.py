@@ -89,13 +89,21 @@ def test_fastest_cluster_is_the_cpu():
     assert [c.core for c in load_target("rk3588").clusters] == ["cortex-a76", "cortex-a55"]
 
 
-@pytest.mark.parametrize(("name", "near"), [("rpi", "rpi4"), ("RPI4", "rpi4"), ("jetson-orin", "jetson-orin-n"),
+@pytest.mark.parametrize(("name", "near"), [("rpi", "rpi4"), ("RPI4", "rpi4"), ("jetson-orin", "jetson-orin-nano, "),
+                                            ("cortex-m", "cortex-m33, cortex-m4, cortex-m55, cortex-m7"),
                                             ("qqqq", "jetson")])
 def test_load_target_names_near_ones(name, near):
     with pytest.raises(UserError) as caught:
         load_target(name)
     assert near in caught.value.expected
     assert "edgec targets" in caught.value.hint
+
+
+def test_load_target_tells_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="cannot read the target file: No such file") as caught:
+        load_target(tmp_path / "mine.toml")
+    assert caught.value.where == str(tmp_path / "mine.toml")
+    assert "Errno" not in caught.value.message()
 
 
 def test_load_target_reads_a_file_of_the_user(tmp_path):

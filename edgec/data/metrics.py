@@ -87,8 +87,10 @@ def _top(count: int, outputs: Outputs, truth: Any, sample: Sample) -> tuple[bool
     if scores.size == 1:  # one probability: two classes
         return bool((float(scores[0]) > _HALF) == bool(label)), label
     if not 0 <= label < scores.size:
-        raise UserError(f"the label is {label}, the model knows {scores.size} classes", where=sample.name,
-                        hint="check how the classes are numbered")
+        raise UserError(f"the label is {label}, the model knows {scores.size} classes", where=f"sample {sample.name}",
+                        expected=f"0 to {scores.size - 1}, in the order of the model's outputs",
+                        hint="subtract 1 if your labels start at 1" if label == scores.size
+                        else "check how the classes are numbered")
     return label in np.argsort(-scores, kind="stable")[:count], label
 
 

@@ -112,6 +112,17 @@ def geometry(name: str, type_: TensorType, layout: str = "") -> Geometry:
     return Geometry(known[0], sizes["H"], sizes["W"], sizes["C"])
 
 
+def _fitting(preprocess: Preprocess, goal: Geometry) -> str:
+    """What to change so that the pictures get the size of the input."""
+    if not preprocess.crop:
+        return f"resize={preprocess.resize} without a size takes that of the input"
+    words = f"crop={goal.height}x{goal.width}"
+    if preprocess.resize == "short" and preprocess.size:  # with the margin that this one leaves
+        margin = preprocess.size[0] / min(preprocess.crop)
+        words = f"resize=short:{round(min(goal.height, goal.width) * margin)} {words}"
+    return f"append {words}, if the model was trained so: what stands last counts"
+
+
 def bind(preprocess: Preprocess, name: str, type_: TensorType) -> Preprocess:
     """`preprocess` with all that the input's type decides: layout, size, and grey for one channel.
 
@@ -127,7 +138,8 @@ def bind(preprocess: Preprocess, name: str, type_: TensorType) -> Preprocess:
     result = crop or (size if preprocess.resize in ("stretch", "letterbox") else ())
     if result and result != (goal.height, goal.width):
         raise UserError(f"the preprocessing gives pictures of {_joined(result, 'x')}", where=str(preprocess),
-                        expected=f"{goal.height}x{goal.width}, as input {name} {type_}")
+                        expected=f"{goal.height}x{goal.width}, as input {name} {type_}",
+                        hint=_fitting(preprocess, goal))
     color = preprocess.color
     if goal.channels == 1 and color != "GRAY":
         color = "GRAY"

@@ -14,6 +14,7 @@ READS = (
     "of edgec (.edgec)"
 )
 
+LFS_POINTER = b"version https://git-lfs"  # how such a file starts
 _HEAD = 4096  # bytes that are enough for every signature below
 _ONNX_WIRE_TYPES = {
     1: 0,
@@ -52,7 +53,7 @@ _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (  # offset, signature, what
     (0, b"\x89PNG", "a PNG image", ""),
     (
         0,
-        b"version https://git-lfs",
+        LFS_POINTER,
         "a Git LFS pointer instead of the file itself",
         "fetch the file with `git lfs pull`",
     ),

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from edgec.errors import UserError
+from edgec.frontends.detect import LFS_POINTER
 from edgec.frontends.onnx_tensors import expected_bytes
 from edgec.frontends.onnx_wire import MAX_BYTES
 
@@ -63,6 +64,13 @@ def _read(tensor: TensorProto, folder: Path | None, where: str, left: int) -> by
             hint="give the path of the .onnx file instead of its bytes",
         )
     path = _inside(folder, location, place)
+    with open(path, "rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise UserError(
+                f"the external data file {location!r} is a Git LFS pointer instead of the file itself",
+                where=place,
+                hint="fetch the file with `git lfs pull`",
+            )
     try:
         offset, length = (int(entries.get(k, "0") or "0") for k in ("offset", "length"))
     except ValueError as error:

@@ -184,7 +184,9 @@ def evaluate_reference(node: Node, arrays: Sequence[np.ndarray | None]) -> list[
     """`evaluate` with onnx's reference implementation, always."""
     from onnx.reference import ReferenceEvaluator
 
-    names = [f"in{i}" if v is not None else "" for i, v in enumerate(node.inputs)]
+    if node.op == "Loop" and not node.domain and arrays[1] is None:  # the reference would not begin such a loop
+        arrays = [arrays[0], np.array(True), *arrays[2:]]
+    names = [f"in{i}" if a is not None else "" for i, a in enumerate(arrays)]
     outputs = [f"out{i}" for i in range(len(node.outputs))]
     feeds: dict[str, Any] = {n: a for n, a in zip(names, arrays, strict=True) if n and a is not None}
     graph = helper.make_graph(

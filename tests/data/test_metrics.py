@@ -36,6 +36,14 @@ def test_top_refuses_labels_that_are_no_class(label):
         score("top1", np.zeros((1, 7)), label)
 
 
+@pytest.mark.parametrize(("label", "hint"), [(7, "start at 1"), (8, "numbered")])
+def test_top_says_how_classes_are_numbered_when_a_label_is_too_large(label, hint):
+    with pytest.raises(UserError, match="knows 7 classes") as caught:
+        score("top1", np.zeros((1, 7)), label)
+    assert (caught.value.where, caught.value.expected[:6]) == ("sample s", "0 to 6")
+    assert hint in caught.value.hint
+
+
 def test_classes_have_their_own_scores():
     metric = find_metric("top1")
     assert metric.by_class is not None

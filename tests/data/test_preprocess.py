@@ -118,6 +118,18 @@ def test_bind_fills_in_what_the_input_decides():
     assert bind(parse("unit layout=NCHW"), "x", image(1, 3, 8, 3)).layout == "NCHW"
 
 
+@pytest.mark.parametrize(("text", "hint"), [
+    ("imagenet", "resize=short:55 crop=48x64"), ("resize=stretch crop=40", "append crop=48x64"),
+    ("resize=stretch:48x48", "without a size"), ("resize=letterbox:32", "without a size")])
+def test_bind_says_how_pictures_get_the_size_of_the_input(text, hint):
+    with pytest.raises(UserError, match="pictures of") as caught:
+        bind(parse(text), "x", NCHW)
+    assert hint in caught.value.hint
+    words = caught.value.hint.removeprefix("append ").partition(",")[0]
+    if words != caught.value.hint:
+        bind(parse(f"{text} {words}"), "x", NCHW)
+
+
 @pytest.mark.parametrize(("text", "type_", "part"), [
     ("resize=stretch:48x48", NCHW, "pictures of 48x48"), ("resize=stretch crop=40", NCHW, "pictures of 40x40"),
     ("color=GRAY", NCHW, "gives grey"), ("scale=1 mean=1,2,3", GREY, "mean has 3 numbers")])

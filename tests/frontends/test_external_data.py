@@ -99,6 +99,13 @@ def test_size_that_does_not_fit_is_refused(tmp_path: Path, entries: dict[str, ob
         load(save(tmp_path, data=WEIGHT.tobytes(), **entries))
 
 
+def test_pointer_of_git_lfs_in_place_of_the_data_is_told(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 120\n"
+    with pytest.raises(UserError, match="Git LFS pointer") as caught:
+        load(save(tmp_path, data=pointer))
+    assert "git lfs pull" in caught.value.hint
+
+
 def test_bytes_without_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give the path"):
         load(save(tmp_path, data=WEIGHT.tobytes()).read_bytes())
