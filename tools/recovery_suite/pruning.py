@@ -27,14 +27,14 @@ def half_macs(task: Task) -> Outcome:
     """Half of the multiply-adds, trained from labels and the float model."""
     return _pruned(task, "half-macs", "half of the multiply-adds removed: at most 0.5 points lost", _HALF, count_macs,
                    (Recipe(8, 64, 0.05, losses=TAUGHT, augment=AUGMENT),
-                    Recipe(8, 64, 0.03, losses=TAUGHT, augment=AUGMENT, seed=1)), 0.5)
+                    Recipe(16, 64, 0.06, losses=TAUGHT, augment=AUGMENT, seed=1)), 0.5)
 
 
 def fewer_weights(task: Task) -> Outcome:
     """40 % of the parameters removed."""
     return _pruned(task, "fewer-weights", "40 % of the parameters removed: at most 0.3 points lost", _FEWER,
                    count_weights, (Recipe(6, 64, 0.02, losses=TAUGHT, augment=AUGMENT),
-                                   Recipe(6, 64, 0.02, losses=TAUGHT, augment=AUGMENT, seed=1)), 0.3)
+                                   Recipe(10, 64, 0.04, losses=TAUGHT, augment=AUGMENT, seed=1)), 0.3)
 
 
 def _pruned(task: Task, name: str, claim: str, options: PruneOptions, cost: Cost, rounds: Sequence[Recipe],
