@@ -33,17 +33,28 @@ class EdgecError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str = "", expected: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", reason: str | BaseException = "", expected: str = "",
+                 hint: str = "") -> None:
         self.what, self.where, self.expected, self.hint = what, where, expected, hint
+        self.reason = _words(reason) if isinstance(reason, BaseException) else reason
         super().__init__(self.message())
 
     def message(self) -> str:
-        """The whole text, one line for each of what, where, expected and hint that is given."""
+        """The whole text, one line for each of what, where, reason (what the system or a library said), expected and
+        hint that is given.
+        """
         lines = [self.what]
-        for label, text in (("where", self.where), ("expected", self.expected), ("do", self.hint)):
+        for label, text in (("where", self.where), ("reason", self.reason), ("expected", self.expected),
+                            ("do", self.hint)):
             if text:
                 lines.append(f"  {label}: {text}")
         return "\n".join(lines)
+
+
+def _words(error: BaseException) -> str:
+    """What an exception says, without the number and the path that an OSError adds."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.strip() or type(error).__name__
 
 
 class UserError(EdgecError):
@@ -57,10 +68,10 @@ class Unsupported(EdgecError):
 
     exit_code = 3
 
-    def __init__(self, what: str, refusals: Sequence[Refusal] = (), *, where: str = "", expected: str = "",
-                 hint: str = "") -> None:
+    def __init__(self, what: str, refusals: Sequence[Refusal] = (), *, where: str = "",
+                 reason: str | BaseException = "", expected: str = "", hint: str = "") -> None:
         self.refusals = tuple(refusals)
-        super().__init__(what, where=where, expected=expected, hint=hint)
+        super().__init__(what, where=where, reason=reason, expected=expected, hint=hint)
 
     def message(self) -> str:
         """The text of EdgecError, then one line per refusal."""
@@ -72,8 +83,9 @@ class InternalError(EdgecError):
 
     exit_code = 70
 
-    def __init__(self, what: str, *, where: str = "", expected: str = "", hint: str = "", reproducer: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", reason: str | BaseException = "", expected: str = "",
+                 hint: str = "", reproducer: str = "") -> None:
         self.reproducer = reproducer
         if reproducer:
             hint = f"{hint}; " * bool(hint) + f"send {reproducer} with your report"
-        super().__init__(what, where=where, expected=expected, hint=hint)
+        super().__init__(what, where=where, reason=reason, expected=expected, hint=hint)

@@ -86,7 +86,7 @@ def _make_parents(folder: Path) -> list[Path]:
             parent.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError("cannot make the output folder", where=str(error.filename),
-                        expected=error.strerror or "") from error
+                        reason=error) from error
     return missing
 
 

@@ -252,7 +252,7 @@ def parse_target(text: str, *, where: str) -> Target:
     try:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError("this is not a TOML file", where=where, expected=str(error)) from error
+        raise UserError("this is not a TOML file", where=where, reason=error) from error
     kind = data.get("kind")
     tables = {table: list if table in _REPEATED else dict for table in _TABLES}
     _check_keys(data, {**_TOP, **tables}, where, ("name", "kind", "summary"))
@@ -299,7 +299,7 @@ def _read(path: Path) -> str:
             raise UserError("the target file is too large", where=str(path), expected=f"at most {_FILE_LIMIT} bytes")
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot read the target file: {error.strerror}", where=str(path),
+        raise UserError("cannot read the target file", where=str(path), reason=error,
                         hint="check the path; `edgec targets` lists the targets that have names") from error
     except UnicodeDecodeError as error:
         raise UserError("the target file is no text", where=str(path), expected="TOML in UTF-8") from error

@@ -92,7 +92,7 @@ def read_labels(path: Path) -> Labels:
             raise UserError("the file of labels is too large", where=str(path), expected=f"{_TEXT_LIMIT} bytes")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise UserError("cannot read the labels", where=str(path), expected=str(error)) from error
+        raise UserError("cannot read the labels", where=str(path), reason=error) from error
     return _from_csv(text, str(path)) if path.suffix.lower() == ".csv" else _from_json(text, str(path))
 
 

@@ -49,7 +49,7 @@ def read_picture(content: bytes, where: str) -> np.ndarray:
                                 hint="give such pictures as .npy arrays")
             return np.asarray(image if image.mode == "L" else image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, image_module.DecompressionBombError) as error:
-        raise UserError("cannot read the picture", where=where, expected=str(error) or type(error).__name__) from error
+        raise UserError("cannot read the picture", where=where, reason=error) from error
 
 
 def apply(preprocess: Preprocess, pixels: np.ndarray) -> tuple[np.ndarray, Placement]:

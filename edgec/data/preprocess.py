@@ -229,7 +229,7 @@ def _from_file(path: Path) -> Preprocess:
             raise UserError("the file is too large for preprocessing", where=str(path), expected=f"{_FILE_LIMIT} bytes")
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UserError("cannot read the preprocessing", where=str(path), expected=str(error)) from error
+        raise UserError("cannot read the preprocessing", where=str(path), reason=error) from error
     table = _json(text, str(path)) if path.suffix == ".json" else _toml(text, str(path))
     inner = table.get("preprocess", table)
     if isinstance(inner, str):

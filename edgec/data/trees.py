@@ -59,7 +59,7 @@ class Folder:
             with open(where, "rb") as file:
                 return _bounded(file, limit, str(where))
         except OSError as error:
-            raise UserError("cannot read the file", where=str(where), expected=str(error)) from error
+            raise UserError("cannot read the file", where=str(where), reason=error) from error
 
     def __enter__(self) -> Opened:
         return self
@@ -90,7 +90,7 @@ class _OpenArchive:
             with self._zip.open(name) as file:
                 return _bounded(file, limit, where)
         except (OSError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError("cannot read the file", where=where, expected=str(error)) from error
+            raise UserError("cannot read the file", where=where, reason=error) from error
 
     def __enter__(self) -> Opened:
         return self
@@ -115,7 +115,7 @@ def archive(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as opened:
             yield opened
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError("cannot read the archive", where=str(path), expected=str(error) or "a zip file") from error
+        raise UserError("cannot read the archive", where=str(path), reason=error, expected="a zip file") from error
 
 
 def _walk(path: Path) -> Iterator[str]:

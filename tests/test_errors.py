@@ -1,0 +1,32 @@
+"""What a message says, and what it leaves out."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgec.errors import EdgecError, InternalError, Refusal, Unsupported, UserError
+
+
+def failure(path):
+    with pytest.raises(OSError, match="Errno") as caught:
+        path.read_bytes()
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", [UserError, Unsupported, InternalError])
+def test_message_has_a_line_for_each_part_in_order(kind: type[EdgecError]):
+    error = kind("w", where="p", reason="r", expected="e", hint="h")
+    assert error.message().splitlines() == ["w", "  where: p", "  reason: r", "  expected: e", "  do: h"]
+
+
+@pytest.mark.parametrize("kind", [UserError, Unsupported, InternalError])
+def test_reason_is_what_an_exception_says_without_number_and_path(kind, tmp_path):
+    assert kind("w", reason=failure(tmp_path / "absent")).reason == "No such file or directory"
+    assert kind("w", reason=OSError("cut short")).reason == "cut short"
+    assert kind("w", reason=EOFError()).reason == "EOFError"
+    assert kind("w", reason=ValueError(" not a number\n")).message() == "w\n  reason: not a number"
+
+
+def test_unsupported_lists_every_refusal_behind_the_rest():
+    error = Unsupported("w", [Refusal("a", "r.1", "no", "f.py:3"), Refusal("b", "r.2", "never", "b")], hint="h")
+    assert error.message().splitlines() == ["w", "  do: h", "  - a (f.py:3): no [r.1]", "  - b: never [r.2]"]
