@@ -49,6 +49,7 @@ from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.window import (
     Area,
     Block,
+    Placing,
     count_areas,
     each,
     register_tiles,
@@ -173,14 +174,6 @@ class Memory:
     depth: int
 
 
-@dataclass(frozen=True)
-class Placing:
-    """Output (i, j) of the sums is output (i * stride + first) of y, along both axes."""
-
-    stride: tuple[int, int] = (1, 1)
-    first: tuple[int, int] = (0, 0)
-
-
 def _declare(kernel: Kernel, cpu: Machine, conv: Convolution, schedule: Schedule, lower: Lower, flat: bool,
              writer: Writer) -> None:
     """Declare the pointers of a convolution and write its program."""
@@ -238,9 +231,7 @@ class Sums:
             store(accumulators, start, lanes(vector(i, j, k), b))
         self._reduce(accumulators, n, g, block, blocks, area)
         with each(area.block) as (i, j), unrolled(blocks) as k:
-            row, column = ((start + index) * stride + offset for start, index, stride, offset in
-                           zip((area.row, area.column), (i, j), self.placing.stride, self.placing.first, strict=True))
-            place = (n, block + k, row, column)
+            place = (n, block + k, *self.placing.of(area, i, j))
             result = self.after.finish(place, accumulators, vector(i, j, k))
             with vectorized(b) as e:
                 store(self.y, result(e), *place, e)

@@ -42,8 +42,8 @@ from edgec.kernels.emit import (
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, known_machine, split_even
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
-from edgec.kernels.quantized import BYTE_BLOCK
-from edgec.kernels.window import Area, Block, each, register_tiles, too_many_sides
+from edgec.kernels.quantized import BYTE_BLOCK, Product
+from edgec.kernels.window import Area, Block, Placing, each, register_tiles, too_many_sides
 
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -99,7 +99,7 @@ def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | Non
         tile = _tile(dot, conv)
         schedule = Schedule(tile, positions_first(cpu, conv, tile))
     chosen = schedule
-    return write(kernel.name, lambda writer: _Direct(kernel, cpu, dot, conv, chosen, lower, writer).body(), ALGORITHM)
+    return write(kernel.name, lambda writer: _declare(kernel, cpu, dot, conv, chosen, lower, writer), ALGORITHM)
 
 
 def _described(kernel: Kernel) -> Convolution:
@@ -133,39 +133,67 @@ def positions_first(cpu: Machine, conv: Convolution, tile: Tile) -> bool:
     return several and 2 * weights_ <= cpu.l2_bytes and 2 * data > cpu.l1_bytes
 
 
-class _Direct:
-    """Writes one program."""
+@dataclass(frozen=True)
+class Memory:
+    """What the sums read and write. starts: their start values."""
 
-    def __init__(self, kernel: Kernel, cpu: Machine, dot: Dot, conv: Convolution, schedule: Schedule, lower: Lower,
-                 writer: Writer) -> None:
+    x: Buffer
+    weights: Buffer
+    starts: Starts
+    y: Buffer
+
+
+def declare(exact: Product, conv: Convolution, dot: Dot, tile: Tile, writer: Writer,
+            vectors: int | None = None) -> tuple[Buffer, Starts]:
+    """The packed weights and the start values of a convolution, whose weights [k, c, R, S] `exact` has."""
+    packed = pack_weights(convolution_int8.weights(exact), conv.groups, dot, tile.blocks, vectors)
+    weights = writer.pointer(Constant(packed), packed.shape, "int8")
+    starts = Starts(exact, conv.window, conv.groups, dot, writer)
+    starts.declare_taps(exact, conv.groups, writer)
+    return weights, starts
+
+
+def _declare(kernel: Kernel, cpu: Machine, dot: Dot, conv: Convolution, schedule: Schedule, lower: Lower,
+             writer: Writer) -> None:
+    """Declare the pointers of a convolution and write its program."""
+    node, exact = kernel.anchor, quantized.product(kernel)
+    assert exact is not None  # `refuse` has checked
+    data, result = node.operand(0), kernel.outputs[0]
+    shape = (conv.n, -(-conv.c // BYTE_BLOCK), conv.window.h, conv.window.w, BYTE_BLOCK)
+    x = writer.pointer(Input(data), shape, quantized.dtype(data))
+    weights, starts = declare(exact, conv, dot, schedule.tile, writer)
+    after = Epilogue(kernel, BYTE_BLOCK, lower, writer, convolution.describe(node).window.is_point, cpu=cpu)
+    k_blocks = -(-conv.k // conv.groups // BYTE_BLOCK) * conv.groups
+    out = (conv.n, k_blocks, conv.window.oh, conv.window.ow, BYTE_BLOCK)
+    y = writer.pointer(Output(result, epilogue.replaceable(kernel)), out, quantized.dtype(result))
+    after.prologue()
+    Sums(dot, conv, schedule, Memory(x, weights, starts, y), after).body()
+
+
+class Sums:
+    """Writes the loops of one convolution, whose pointers are declared and whose epilogue is ready.
+
+    vectors: of sums of a block of outputs that are computed; all of them by default.
+    """
+
+    def __init__(self, dot: Dot, conv: Convolution, schedule: Schedule, memory: Memory, after: Epilogue,
+                 placing: Placing | None = None, vectors: int | None = None) -> None:
         self.dot, self.conv, self.tile, self.window = dot, conv, schedule.tile, conv.window
+        self.x, self.weights, self.starts, self.y = memory.x, memory.weights, memory.starts, memory.y
+        self.after, self.placing, self.vectors = after, placing or Placing(), vectors or dot.vectors
         self.k_blocks = -(-conv.k // conv.groups // BYTE_BLOCK)  # of one group
         self.channels = conv.c // conv.groups
-        node, exact = kernel.anchor, quantized.product(kernel)
-        assert exact is not None  # `refuse` has checked
-        data = node.operand(0)
-        shape = (conv.n, -(-conv.c // BYTE_BLOCK), conv.window.h, conv.window.w, BYTE_BLOCK)
-        self.x = writer.pointer(Input(data), shape, quantized.dtype(data))
-        packed = pack_weights(convolution_int8.weights(exact), conv.groups, dot, self.tile.blocks)
-        self.weights = writer.pointer(Constant(packed), packed.shape, "int8")
-        self.starts = Starts(exact, conv.window, conv.groups, dot, writer)
-        self.starts.declare_taps(exact, conv.groups, writer)
-        self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, convolution.describe(node).window.is_point, cpu=cpu)
         self.positions_first = schedule.positions_first
-        result = kernel.outputs[0]
-        out = (conv.n, self.k_blocks * conv.groups, conv.window.oh, conv.window.ow, BYTE_BLOCK)
-        self.y = writer.pointer(Output(result, epilogue.replaceable(kernel)), out, quantized.dtype(result))
 
     def body(self) -> None:
         """Loops over samples and groups; over output blocks and positions in the order that moves fewer bytes."""
-        self.after.prologue()
         outer, pieces = (self.conv.n, self.conv.groups), split_even(self.k_blocks, self.tile.blocks)
         for found in register_tiles(outer, pieces, self.window, self.tile, self.positions_first):
             self._tile(*found)
 
     def _tile(self, n: Expr, g: Expr, first: Expr, blocks: int, area: Area) -> None:
         """One register tile: start, reduce, finish, store."""
-        vectors, groups = blocks * self.dot.vectors, self.dot.count(area.columns)
+        vectors, groups = blocks * self.vectors, self.dot.count(area.columns)
         sums = local(area.rows * groups * vectors * self.dot.width, "int32")
         block = g * self.k_blocks + first
 
@@ -174,9 +202,12 @@ class _Direct:
 
         self.starts.write(sums, place, area, block, vectors)
         self._reduce(sums, n, g, block, blocks, area)
-        sums = self.dot.by_positions(sums, area.columns, vectors)
+        self.finish(self.dot.by_positions(sums, area.columns, vectors), n, block, blocks, area)
+
+    def finish(self, sums: Buffer, n: Expr, block: Expr, blocks: int, area: Area) -> None:
+        """Store a tile, whose sums [positions, blocks, outputs] are complete."""
         with each(area.block) as (i, j), unrolled(blocks) as k:
-            position = (n, block + k, area.row + i, area.column + j)
+            position = (n, block + k, *self.placing.of(area, i, j))
             at = ((i * area.columns + j) * blocks + k) * BYTE_BLOCK
             result = self.after.finish(position, sums, at)
             with vectorized(BYTE_BLOCK) as e:
@@ -209,7 +240,7 @@ class _Direct:
 
         start: of this tap's weights, counted in steps of blocks.
         """
-        dot, window, vectors = self.dot, self.window, blocks * self.dot.vectors
+        dot, window, vectors = self.dot, self.window, blocks * self.vectors
         staged = dot.stage(positions.rows * positions.columns)
 
         def slot(i: Expr, j: Expr) -> Expr:
@@ -229,13 +260,16 @@ class _Direct:
                 read = (data, first(i, j)) if staged is None else (staged, slot(i, j) * BYTE_BLOCK)
                 with unrolled(vectors) as v:
                     factor = dot.gather(*read, step, BYTE_BLOCK, length)
-                    weight = dot.weights(self.weights, start * dot.vectors + step * vectors + v)
+                    weight = dot.weights(self.weights, start * self.vectors + step * vectors + v)
                     place = lanes(((i * row + group) * vectors + v) * dot.width, dot.width)
                     store(sums, dot.add(load(sums, place), factor, weight), place)
 
 
-def pack_weights(array: np.ndarray, groups: int, dot: Dot, tile: int) -> np.ndarray:
-    """[k, c, r, s] int8 -> one flat array, by tiles of output blocks as `split_even` cuts them."""
+def pack_weights(array: np.ndarray, groups: int, dot: Dot, tile: int, vectors: int | None = None) -> np.ndarray:
+    """[k, c, r, s] int8 -> one flat array, by tiles of output blocks as `split_even` cuts them.
+
+    vectors: of a block that are kept, the first ones.
+    """
     _, c, r, s = array.shape
     padded = padded_groups(array, groups)
     k_blocks = padded.shape[0] // groups // BYTE_BLOCK
@@ -248,5 +282,6 @@ def pack_weights(array: np.ndarray, groups: int, dot: Dot, tile: int) -> np.ndar
             if count:
                 slab = np.zeros((-(-count // dot.depth) * dot.depth, r, s, length * BYTE_BLOCK), np.int8)
                 slab[:count] = part[begin:begin + count]
-                pieces.append(dot.pack(slab.transpose(1, 2, 0, 3)).reshape(-1))
+                packed = dot.pack(slab.transpose(1, 2, 0, 3))  # [r, s, steps, vectors, bytes]
+                pieces.append(packed[..., :vectors and length * vectors, :].reshape(-1))
     return np.concatenate(pieces)

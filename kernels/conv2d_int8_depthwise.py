@@ -4,15 +4,15 @@ Computes: y[n, c, i, j] = bias[c] + sum over r, s of w[c, 0, r, s] * (x[n, c, ro
           integers, then the kernel's pointwise nodes, or its own requantization.
 Layouts:  x [n, C/16, h, w, 16] uint8 on x86, int8 on Arm; y and full operands of the pointwise nodes
           [n, C/16, oh, ow, 16], in bytes or float32; packed at build time, numbers beyond C are 0: start values [C]
-          int32, and weights int8, (1) where a step sums 4 products [C/16, R/4, S, 16, 4], rows beyond R are 0,
-          (2) elsewhere [C/16, R, S, 16].
+          int32, and weights (1) on cores with sums of `depth` products, [C/16, R/depth, S, 16, depth] int8, or int16
+          where `dot` widens bytes, rows beyond R are 0; (2) elsewhere [C/16, R, S, 16] int8.
 Applies when: groups = c = k > 1; `convolution_int8.refuse` has nothing to say; the core has instructions of `dot`.
 Padding:  nothing is copied. (1) A column outside counts as one of zero points; weights of a row outside are cleared,
           and what they would have added is added before. (2) As in conv2d_int8, from the weights themselves.
 Numerics: exact; then as `epilogue`.
-Source:   conv2d_depthwise. (1) The rows of a column are interleaved, so that the 4 products of a sum are 4 rows of one
+Source:   conv2d_depthwise. (1) The rows of a column are interleaved, so that the products of a sum are rows of one
           channel; a column is made once for all outputs that read it. (2) On Arm two taps by smull and smlal fit int16
-          and saddw adds them to int32; on x86 vpmaddwd takes one tap, its other factors are zero.
+          and saddw adds them to int32.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 ALGORITHM = "int8_depthwise"
-_ROWS = 4  # that are interleaved
 _COLUMNS = 14  # of a tile whose columns are made one after the other; more would only be more code
 
 
@@ -100,7 +99,7 @@ class _Depthwise:
         shape = (conv.n, self.blocks, conv.window.h, conv.window.w, BYTE_BLOCK)
         self.x = writer.pointer(Input(data), shape, quantized.dtype(data))
         packed = self.pack(convolution_int8.weights(exact))
-        self.weights = writer.pointer(Constant(packed), packed.shape, "int8")
+        self.weights = writer.pointer(Constant(packed), packed.shape, packed.dtype.name)
         self.declare(exact, writer)
         self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, cpu=cpu)
         out = (conv.n, self.blocks, conv.window.oh, conv.window.ow, BYTE_BLOCK)
@@ -139,12 +138,13 @@ class _Columns(_Depthwise):
     """Form (1)."""
 
     def pack(self, array: np.ndarray) -> np.ndarray:
-        """[c, 1, R, S] -> [C/16, R/4, S, 16, 4]."""
+        """[c, 1, R, S] -> [C/16, R/depth, S, 16, depth]."""
         c, _, r, s = array.shape
-        self.groups = -(-r // _ROWS)
-        padded = np.zeros((self.blocks * BYTE_BLOCK, self.groups * _ROWS, s), np.int8)
+        self.depth, self.bits = self.dot.depth, 32 // self.dot.depth  # of a number in a sum's lane
+        self.groups = -(-r // self.depth)
+        padded = np.zeros((self.blocks * BYTE_BLOCK, self.groups * self.depth, s), f"int{self.bits}")
         padded[:c, :r] = array[:, 0]
-        split = padded.reshape(self.blocks, BYTE_BLOCK, self.groups, _ROWS, s)
+        split = padded.reshape(self.blocks, BYTE_BLOCK, self.groups, self.depth, s)
         return np.ascontiguousarray(split.transpose(0, 2, 4, 1, 3))
 
     def declare(self, exact: Product, writer: Writer) -> None:
@@ -154,10 +154,10 @@ class _Columns(_Depthwise):
 
     def tile(self, n: Expr, c: Expr, area: Area) -> None:
         """Columns of the input from left to right; an output is finished as soon as it has met all that it reads."""
-        dot, window, size = self.dot, self.window, _ROWS * BYTE_BLOCK
+        dot, window, size = self.dot, self.window, self.depth * BYTE_BLOCK
         taps = self.groups * window.taps[1]
         sums, start = local(area.columns * BYTE_BLOCK, "int32"), local(BYTE_BLOCK, "int32")
-        filters = local(taps * size, "int8")
+        filters = local(taps * size, f"int{self.bits}")
         store(start, load(self.start, lanes(c * BYTE_BLOCK, BYTE_BLOCK)), lanes(0, BYTE_BLOCK))
         for t in range(taps):
             store(filters, load(flat(self.weights), lanes((c * taps + t) * size, size)), lanes(t * size, size))
@@ -176,12 +176,17 @@ class _Columns(_Depthwise):
                     place = lanes(j * BYTE_BLOCK + v * dot.lanes, dot.lanes)
                     value = load(sums, place) if j in begun else load(start, lanes(v * dot.lanes, dot.lanes))
                     for g in range(self.groups if factors else 0):
-                        weight = dot.weights(filters, (g * window.taps[1] + s) * dot.vectors + v)
+                        weight = load(filters, self._filter(g, s, v))
                         value = dot.add(value, factors[g][v], weight)  # type: ignore[index]
                     store(sums, value, place)
                 begun.add(j)
             for j in [j for j, s in uses if s == window.taps[1] - 1]:
                 self.finish(n, c, area, j, sums)
+
+    def _filter(self, g: int, s: int, v: int) -> Expr:
+        """Where the weights of a group of rows, a column and a vector of sums lie."""
+        count = self.depth * self.dot.lanes
+        return lanes(((g * self.window.taps[1] + s) * self.dot.vectors + v) * count, count)
 
     def _without_rows(self, area: Area, filters: Buffer, start: Buffer) -> None:
         """Where rows lie outside: let the start values have what their zero points add, and clear their weights."""
@@ -190,36 +195,43 @@ class _Columns(_Depthwise):
         with when(tirx.any(rows[0] < 0, rows[-1] >= window.h)):
             for g in range(self.groups):
                 gone: Expr = tirx.const(0, "int32")
-                for r, row in enumerate(rows[g * _ROWS:(g + 1) * _ROWS]):
-                    byte = np.uint32(255 << 8 * r).astype(np.int32)
+                for r, row in enumerate(rows[g * self.depth:(g + 1) * self.depth]):
                     outside = tirx.any(row < 0, row >= window.h)
-                    gone = gone | tirx.Select(outside, tirx.const(int(byte), "int32"), tirx.const(0, "int32"))
+                    gone = gone | tirx.Select(outside, _word((2 ** self.bits - 1) << self.bits * r), _word(0))
                 for s, v in np.ndindex(window.taps[1], dot.vectors):
-                    place = lanes(v * dot.lanes, dot.lanes)
-                    at = lanes(((g * window.taps[1] + s) * dot.vectors + v) * 4 * dot.lanes, 4 * dot.lanes)
+                    place, at = lanes(v * dot.lanes, dot.lanes), self._filter(g, s, v)
                     weight = load(filters, at)
                     if self.zero:
-                        added = view(broadcast(gone & _splat(self.zero), dot.lanes), f"{dot.data}x{4 * dot.lanes}")
+                        added = view(broadcast(gone & self._zeros(), dot.lanes), self._vector(dot.planar))
                         store(start, dot.add(load(start, place), added, weight), place)
                     kept = view(weight, f"int32x{dot.lanes}") & broadcast(~gone, dot.lanes)
-                    store(filters, view(kept, f"int8x{4 * dot.lanes}"), at)
+                    store(filters, view(kept, self._vector(f"int{self.bits}")), at)
 
     def _factors(self, n: Expr, c: Expr, area: Area, column: int | None, g: int) -> list[Expr]:
-        """4 rows of a column of the input, interleaved; None: a column of zero points."""
+        """A group of rows of a column of the input, interleaved; None: a column of zero points."""
         dot, window = self.dot, self.window
         if column is None:
-            factor = view(broadcast(_splat(self.zero), dot.lanes), f"{dot.data}x{4 * dot.lanes}")
-            return [factor] * dot.vectors
+            return [view(broadcast(self._zeros(), dot.lanes), self._vector(dot.planar))] * dot.vectors
         rows = []
-        for r in range(g * _ROWS, min((g + 1) * _ROWS, window.taps[0])):
+        for r in range(g * self.depth, min((g + 1) * self.depth, window.taps[0])):
             row = window.row(area.row, r)
             if not area.rows_inside:  # any row that exists: the weights are 0
                 row = least(tirx.max(row, 0), window.h - 1)
             rows.append(load(self.x, n, c, row, window.column(area.column, 0) + column, lanes(0, BYTE_BLOCK)))
-        made = local(_ROWS * BYTE_BLOCK, dot.data)
-        for v, vector in enumerate(dot.interleave([*rows, *rows[:1] * (_ROWS - len(rows))])):
-            store(made, vector, lanes(v * 4 * dot.lanes, 4 * dot.lanes))
-        return [load(made, lanes(v * 4 * dot.lanes, 4 * dot.lanes)) for v in range(dot.vectors)]
+        count = self.depth * dot.lanes
+        made = local(dot.vectors * count, dot.planar)
+        for v, vector in enumerate(dot.interleave(rows)):
+            store(made, vector, lanes(v * count, count))
+        return [load(made, lanes(v * count, count)) for v in range(dot.vectors)]
+
+    def _zeros(self) -> Expr:
+        """A lane of a sum full of zero points."""
+        number = self.zero & (2 ** self.bits - 1)
+        return _word(sum(number << self.bits * i for i in range(self.depth)))
+
+    def _vector(self, kind: str) -> str:
+        """The type of what is multiplied for a vector of sums, of elements of a kind."""
+        return f"{kind}x{self.depth * self.dot.lanes}"
 
 
 class _Taps(_Depthwise):
@@ -240,16 +252,15 @@ class _Taps(_Depthwise):
         """Rows of the window one after the other, columns of the tile written out."""
         sums = local(area.columns * BYTE_BLOCK, "int32")
         self.starts.write(sums, lambda _i, j, v: j * BYTE_BLOCK + v * self.dot.lanes, area, c, self.dot.vectors)
-        add, sharing = (_add_pairs, 2) if self.dot.data == "int8" else (_add_one, 1)
         window = self.window
         with loop(window.taps[0]) as r:
             source = window.row(area.row, r)
             with when(None if area.rows_inside else inside(source >= 0, source < window.h)):
                 for j in range(area.columns):
-                    for group in _groups(window, area, j, sharing):
+                    for group in _groups(window, area, j, 2):
                         data = [self.x.flat((n, c, source, window.column(area.column + j, s), 0)) for s in group]
                         filters = [self.weights.flat((c, r, s, 0)) for s in group]
-                        add(self.dot, sums, j * BYTE_BLOCK, flat(self.x), data, flat(self.weights), filters)
+                        _add_pairs(sums, j * BYTE_BLOCK, flat(self.x), data, flat(self.weights), filters)
         with unrolled(area.columns) as j:
             self.finish(n, c, area, j, sums)
 
@@ -263,9 +274,9 @@ def columns_read(window: Window, count: int) -> list[tuple[int, list[tuple[int, 
     return sorted(found.items())
 
 
-def _splat(byte: int) -> Expr:
-    """An int32 number of 4 equal bytes."""
-    return tirx.const(int(np.uint32((byte & 255) * 0x01010101).astype(np.int32)), "int32")
+def _word(bits: int) -> Expr:
+    """An int32 number with these bits."""
+    return tirx.const(int(np.uint32(bits).astype(np.int32)), "int32")
 
 
 def _groups(window: Window, area: Area, j: int, size: int) -> list[list[int]]:
@@ -275,7 +286,7 @@ def _groups(window: Window, area: Area, j: int, size: int) -> list[list[int]]:
     return [found[first:first + size] for first in range(0, len(found), size)]
 
 
-def _add_pairs(dot: Dot, sums: Buffer, base: Expr, x: Buffer, data: Sequence[Expr], weights: Buffer,
+def _add_pairs(sums: Buffer, base: Expr, x: Buffer, data: Sequence[Expr], weights: Buffer,
                filters: Sequence[Expr]) -> None:
     """Sums from `base` += the products of one tap or two; data, filters: where their 16 channels begin. On Arm."""
     for half in range(2):
@@ -287,14 +298,3 @@ def _add_pairs(dot: Dot, sums: Buffer, base: Expr, x: Buffer, data: Sequence[Exp
             place = lanes(base + 8 * half + 4 * quarter, 4)
             four = tirx.Shuffle([product], [4 * quarter + i for i in range(4)]).astype("int32x4")
             store(sums, plus(load(sums, place), four, 4), place)
-
-
-def _add_one(dot: Dot, sums: Buffer, base: Expr, x: Buffer, data: Sequence[Expr], weights: Buffer,
-             filters: Sequence[Expr]) -> None:
-    """Sums from `base` += the products of one tap, widened to int32: the other products of a sum are 0. On x86."""
-    (first,), (second,) = data, filters
-    for v in range(dot.vectors):
-        place = lanes(base + v * dot.lanes, dot.lanes)
-        factor = load(x, lanes(first + v * dot.lanes, dot.lanes)).astype(f"int32x{dot.lanes}")
-        weight = load(weights, lanes(second + v * dot.lanes, dot.lanes))
-        store(sums, dot.add(load(sums, place), *dot.alone(factor, weight)), place)

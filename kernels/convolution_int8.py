@@ -29,19 +29,16 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why the kernel is no convolution of bytes with exact int32 sums and weights in -127 .. 127, or the core has no
     instructions of `dot`.
     """
+    return convolution.refuse(kernel) or epilogue.refuse(kernel, quantized=True) or refuse_product(kernel, target)
+
+
+def refuse_product(kernel: Kernel, target: Target) -> str | None:
+    """Why the kernel's product is not exact or does not fit the instructions of `dot`, or the core has none."""
     if of_target(target) is None:
         return "the core has no instructions for sums of products of bytes"
-    reason = convolution.refuse(kernel) or epilogue.refuse(kernel, quantized=True)
-    if reason:
-        return reason
     exact = product(kernel)
     if exact is None:
         return "the sums are not exact integers"
-    return refuse_weights(exact)
-
-
-def refuse_weights(exact: Product) -> str | None:
-    """Why the weights do not fit the instructions of `dot`."""
     if not exact.symmetric or exact.w.min(initial=0) < -127:
         return "the weights are not in -127 .. 127 around zero"
     return None

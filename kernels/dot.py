@@ -25,7 +25,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from edgec.kernels.emit import Buffer, Expr, broadcast, lane, lanes, load, local, store, unrolled
+from edgec.kernels.emit import Buffer, Expr, broadcast, lane, lanes, load, local, shuffle, store, unrolled
 from edgec.kernels.machine import Tile, split_even
 from edgec.kernels.quantized import BYTE_BLOCK
 from edgec.kernels.window import Block
@@ -140,15 +140,14 @@ class Dot(ABC):
 
     @property
     def interleaves(self) -> bool:
-        """True if `interleave` is better than `alone` for filters of one channel."""
+        """True if filters of one channel are taken by `interleave`."""
         return False
 
-    def alone(self, factor: Expr, weight: Expr) -> tuple[Any, Any]:
-        """Operands of `add` with one product per sum: factor int32 in 0 .. 255, weight int8, `lanes` of each."""
-        raise NotImplementedError
-
     def interleave(self, rows: Sequence[Expr]) -> list[Expr]:
-        """4 blocks of 16 channels as [16, 4], one vector for each vector of sums."""
+        """`depth` blocks of 16 channels or fewer as [16, depth] of type `planar`, one vector for each vector of sums.
+
+        What stands in the places of missing rows is any number.
+        """
         raise NotImplementedError
 
     def pack(self, array: np.ndarray) -> np.ndarray:
@@ -196,7 +195,7 @@ class Vpdpbusd(Dot):
 
     def interleave(self, rows: Sequence[Expr]) -> list[Expr]:
         """Byte by byte, which LLVM makes of permutations within lanes and of their doublewords."""
-        return [tirx.Shuffle(list(rows), [16 * r + v * self.lanes + c for c in range(self.lanes) for r in range(4)])
+        return [shuffle(whole(rows, 4), [16 * r + v * self.lanes + c for c in range(self.lanes) for r in range(4)])
                 for v in range(self.vectors)]
 
 
@@ -258,10 +257,23 @@ class Vpmaddwd(Dot):
         name = "llvm.x86.avx512.pmaddw.d.512" if self.lanes == 16 else "llvm.x86.avx2.pmadd.wd"
         return plus(sums, tirx.call_llvm_intrin(f"int32x{self.lanes}", name, factor, weights), self.lanes)
 
-    def alone(self, factor: Expr, weight: Expr) -> tuple[Any, Any]:
-        """The upper half of the factor is zero."""
-        halves = f"int16x{2 * self.lanes}"
-        return view(factor, halves), view(weight.astype(f"int32x{self.lanes}"), halves)
+    @property
+    def interleaves(self) -> bool:
+        """2 rows by 4 instructions, for all columns of the window that read them."""
+        return True
+
+    def interleave(self, rows: Sequence[Expr]) -> list[Expr]:
+        """Two bytes beside each other, widened; a row alone becomes int32 numbers."""
+        result = []
+        for v in range(self.vectors):
+            channels = [v * self.lanes + c for c in range(self.lanes)]
+            if len(rows) == 1:
+                wide = shuffle(rows, channels).astype(f"int32x{self.lanes}")
+                result.append(view(wide, f"int16x{2 * self.lanes}"))
+            else:
+                both = shuffle(rows, [16 * r + c for c in channels for r in range(2)])
+                result.append(both.astype(f"int16x{2 * self.lanes}"))
+        return result
 
 
 @dataclass(frozen=True)
@@ -306,9 +318,10 @@ class Sdot(Dot):
         def zipped(a: Expr, b: Expr, half: int, size: int) -> Expr:
             order = [8 * half + i for i in range(8)]
             if size == 1:
-                return tirx.Shuffle([a, b], [x for i in order for x in (i, 16 + i)])
-            return tirx.Shuffle([a, b], [x for i in order[::2] for x in (i, i + 1, 16 + i, 16 + i + 1)])
+                return shuffle([a, b], [x for i in order for x in (i, 16 + i)])
+            return shuffle([a, b], [x for i in order[::2] for x in (i, i + 1, 16 + i, 16 + i + 1)])
 
+        rows = whole(rows, 4)
         first, second = ([zipped(a, b, half, 1) for half in (0, 1)] for a, b in (rows[:2], rows[2:]))
         return [zipped(first[v // 2], second[v // 2], v % 2, 2) for v in range(4)]
 
@@ -370,6 +383,11 @@ class Smull(Dot):
 def view(vector: Expr, dtype: str) -> Expr:
     """The same bytes as another type."""
     return tirx.reinterpret(dtype, vector)
+
+
+def whole(rows: Sequence[Expr], count: int) -> list[Expr]:
+    """`count` rows; those that are missing are the first."""
+    return [*rows, *rows[:1] * (count - len(rows))]
 
 
 def flat(buffer: Buffer) -> Buffer:

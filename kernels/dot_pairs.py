@@ -60,7 +60,7 @@ class Smmla(Dot):
     def gather_loose(self, x: Buffer, first: Expr, channels: int, apart: int, count: int) -> Any:
         """Up to 8 channels of each position."""
         halves = [_half(x, first + i * apart, channels) for i in range(count)]
-        both = broadcast(halves[0], 2) if count == 1 else shuffle(*(broadcast(h, 2) for h in halves), (0, 2))
+        both = broadcast(halves[0], 2) if count == 1 else shuffle([broadcast(h, 2) for h in halves], (0, 2))
         return view(both, "int8x16")
 
     def weights(self, packed: Buffer, position: Expr) -> Any:
@@ -84,7 +84,7 @@ class Smmla(Dot):
                                  for i in (0, 1))
                 for row in range(count):
                     at = ((group * self.positions + row) * vectors + 2 * v) * self.lanes
-                    joined = shuffle(first, second, [2 * row, 2 * row + 1, 2 * row + 4, 2 * row + 5])
+                    joined = shuffle([first, second], [2 * row, 2 * row + 1, 2 * row + 4, 2 * row + 5])
                     store(result, joined, lanes(at, self.width))
         return result
 

@@ -132,9 +132,9 @@ def lane(vector: Expr, index: int) -> Expr:
     return tirx.Shuffle([vector], [index])
 
 
-def shuffle(a: Expr, b: Expr, lanes_: Sequence[int]) -> Expr:
-    """The vector of these lanes of two vectors: those of b are counted on from those of a."""
-    return tirx.Shuffle([a, b], list(lanes_))
+def shuffle(vectors: Sequence[Expr], lanes_: Sequence[int]) -> Expr:
+    """The vector of these lanes of some vectors of one type, which are counted on from vector to vector."""
+    return tirx.Shuffle(list(vectors), list(lanes_))
 
 
 def repeated(vector: Expr, times: int) -> Expr:

@@ -2,7 +2,8 @@
 
 A position is (n, block, h, w); its vector holds the channels block * lanes ... block * lanes + lanes - 1.
 Axis 1: the result is stored in blocked channels. Axis -1: the result is plain, its last axis counts as channels and all
-others as n, and the last vector of a row may be shorter. Axis 0: the same with all axes in one row.
+others as n, and the last vector of a row may be shorter; w of a position is an offset from the block's first number.
+Axis 0: the same with all axes in one row.
 Operands: (1) full: the shape of the result; (2) channel: one number per channel (and, if computed and axis 1, per
 sample); (3) scalar. A constant of kind 1 or 2 is packed at build time; a computed operand of kind 1 is stored like the
 result, of kind 2 plain.
@@ -212,10 +213,15 @@ class Epilogue:
         return known and all(s is not None and s.quant is not QuantRole.FLOAT for s in specs)
 
     def _multiplier(self, anchor: Node, scale: np.ndarray, writer: Writer) -> _Operand:
-        """The numbers that sums are multiplied by: one, one per channel, or one per position [oh, ow]."""
+        """The numbers that sums are multiplied by: one, one per channel, one per position [oh, ow], or with axis -1
+        one per row.
+        """
         factor = grids.multiplier(anchor, scale)
         if factor.size == 1:
             return _Operand("scalar", None, factor.reshape(()))
+        if self._axis == -1 and factor.ndim > 1:
+            rows = np.broadcast_to(factor, (*self._result.shape[:-1], 1)).reshape(-1)
+            return _Operand("row", writer.pointer(Constant(np.ascontiguousarray(rows)), rows.shape))
         rank = self._result.type.rank
         aligned = (1,) * (rank - factor.ndim) + factor.shape if self._axis == 1 else (1, factor.size, 1, 1)
         n, c, h, w = geometry(aligned)
@@ -298,6 +304,8 @@ class Epilogue:
         if factor.literal is not None:
             number = tirx.const(float(factor.literal), "float32")
             return lambda lane: read(lane).astype("float32") * number
+        if factor.kind == "row":
+            return lambda lane: read(lane).astype("float32") * load(factor.buffer, position[0])
         if factor.kind == "position":
             return lambda lane: read(lane).astype("float32") * load(factor.buffer, position[2], position[3])
         return lambda lane: read(lane).astype("float32") * load(factor.buffer, 0, position[1], 0, 0, lane)
@@ -328,15 +336,17 @@ class Epilogue:
             tensor = te.placeholder((1,) * 5, name, "x")
             leaves[tensor.op] = lambda _lane: number(load(operand.buffer, 0))
             return tensor
+        offset = 0 if self._axis == 1 else position[3]
         if operand.rows:
             tensor = te.placeholder(self._shape, name, "x")
             row = 0 if operand.buffer.shape[0] == 1 else position[0]
-            leaves[tensor.op] = lambda lane: number(load(operand.buffer, row, position[1] * self._block + lane))
+            first = position[1] * self._block + offset
+            leaves[tensor.op] = lambda lane: number(load(operand.buffer, row, first + lane))
             return tensor
         shape = list(operand.buffer.shape)
         tensor = te.placeholder(tuple(shape), name, "x")
         place = [0 if d == 1 else i for d, i in zip(shape[:4], position, strict=True)]
-        leaves[tensor.op] = lambda lane: number(load(operand.buffer, *place, lane))
+        leaves[tensor.op] = lambda lane: number(load(operand.buffer, *place, offset + lane))
         return tensor
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 from edgec.kernels import epilogue, quantized
-from edgec.kernels.convolution_int8 import refuse_weights, steps
-from edgec.kernels.dot import Dot, of_target, ranked_tiles
+from edgec.kernels.convolution_int8 import refuse_product, steps
+from edgec.kernels.dot import Dot, ranked_tiles
 from edgec.kernels.dot_pairs import for_neighbours
 from edgec.kernels.emit import (
     Buffer,
@@ -55,8 +55,6 @@ ALGORITHM = "int8_matmul"
 def refuse(kernel: Kernel, target: Target) -> str | None:
     """Why this kernel does not apply, None if it does."""
     node = kernel.anchor
-    if of_target(target) is None:
-        return "the core has no instructions for sums of products of bytes"
     if node is None or node.op not in ("Gemm", "MatMul"):
         return "the anchor is not a matrix product"
     for value in (node.operand(0), node.operand(1)):
@@ -64,14 +62,12 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
             return f"{value.name} is not a matrix of known shape"
     if not packs_early(node) or node.integer("transA", 0):
         return "the weights are not one constant matrix, or the first matrix is transposed"
-    if (reason := epilogue.refuse(kernel, -1, quantized=True)) is not None:
+    if (reason := epilogue.refuse(kernel, -1, quantized=True) or refuse_product(kernel, target)) is not None:
         return reason
     exact = quantized.product(kernel)
-    if exact is None:
-        return "the sums are not exact integers"
-    if exact.bias is not None and exact.bias.size not in (1, node.outputs[0].shape[-1]):
+    if exact is not None and exact.bias is not None and exact.bias.size not in (1, node.outputs[0].shape[-1]):
         return "C is not one number per column"
-    return refuse_weights(exact)
+    return None
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:

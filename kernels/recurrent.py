@@ -5,9 +5,11 @@ Computes: for each direction the gates of every step, W x + b, as one matrix pro
           activations and the new state follow without a detour through memory.
 Layouts:  x plain [t, n, i]; y [t, d, n, h], last states [d, n, h]. Weights, packed at build time: for each direction,
           for tiles of unit vectors [k, vectors, gates, lanes]; numbers beyond h are 0. A row of gates in the workspace
-          is [vectors, gates, lanes].
-Applies when: float32; W, R and B constant; every sequence is whole; the activations are the default ones, without
-          clip, peepholes or coupled gates; layout 0; the gates of all steps take at most `_MOST` bytes.
+          is [vectors, gates, lanes]. Inputs in bytes become floats in workspaces first, outputs on a grid are rounded
+          as they are written.
+Applies when: values are float32, or in bytes with one scale; W, R and B constant; every sequence is whole; the
+          activations are the default ones, without clip, peepholes or coupled gates; layout 0; the gates of all steps
+          take at most `_MOST` bytes.
 Numerics: float32 accumulation: W x + b (GRU's linear_before_reset: without R's bias of the new state) first, then R h
           in the order of h.
 Source:   ONNX operators LSTM, GRU, RNN, opset 22.
@@ -18,8 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
+from edgec.kernels import quantized
 from edgec.kernels.emit import (
     Buffer,
     Expr,
@@ -44,15 +48,16 @@ from edgec.kernels.program import Constant, Input, Output, TensorProgram, Worksp
 from edgec.kernels.window import pick, runs
 
 from edgec.ir.graph import Node, Value
-from edgec.ir.types import DType
+from edgec.ir.types import DType, Quant
 from edgec.plan.layout import Demand
-from edgec.plan.plan import Kernel, in_bytes
+from edgec.plan.plan import Kernel
 from edgec.target import Target
 
 ALGORITHM = "recurrent"
 Place = tuple[Expr, Expr, Expr]  # direction, sample, a vector of units
 Finish = Callable[[Place, Expr, Buffer, Expr], None]  # place, time, registers with its gates, where they begin
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}  # of a direction
 _SAMPLES = 4  # that share a pass over R
 _MOST = 1 << 23  # of the workspace; longer sequences go by the generic way, in chunks
 
@@ -91,12 +96,16 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     if len(kernel.nodes) != 1 or node.op not in _GATES:
         return "the kernel is not one recurrent net"
     for value in (*kernel.inputs, *kernel.outputs):
-        if value.dtype is not DType.FLOAT32 or not value.type.is_static or 0 in value.shape or in_bytes(value.quant):
+        if value.dtype is not DType.FLOAT32 or not value.type.is_static or 0 in value.shape:
             return f"{value.name} is not float32 of known shape"
+    if (reason := quantized.why_not_bytes((*kernel.inputs, *kernel.outputs))) is not None:
+        return reason
     if any(v is not None and v.const is None for v in (node.operand(1), node.operand(2), node.input(3))):
         return "the weights are computed"
-    special = [name for name in ("activations", "activation_alpha", "activation_beta", "clip", "input_forget", "layout")
+    special = [name for name in ("activation_alpha", "activation_beta", "clip", "input_forget", "layout")
                if node.attributes.get(name)]
+    if not _by_default(node):
+        special.append("activations")
     if special or node.input(7) is not None:
         return f"the net has {', '.join(special) or 'peepholes'}"
     size = describe(node)
@@ -106,6 +115,14 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     if 4 * size.directions * size.steps * size.batch * size.gates * -(-size.hidden // cpu.lanes) * cpu.lanes > _MOST:
         return "the sequence is so long that its gates do not stay in a cache"
     return None
+
+
+def _by_default(node: Node) -> bool:
+    """True if the activations are those that the op has without being told."""
+    given: Any = node.attributes.get("activations") or []
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in given]
+    usual = _ACTIVATIONS[node.op]
+    return all(name.lower() == usual[index % len(usual)].lower() for index, name in enumerate(names))
 
 
 def demand(kernel: Kernel, target: Target) -> Demand:
@@ -147,7 +164,8 @@ class _Recurrent:
         size, b = self.size, cpu.lanes
         self.vectors = -(-size.hidden // b)
         self.sigmoid, self.tanh = (inlined(op, lower, b) for op in ("Sigmoid", "Tanh"))
-        self.x = writer.pointer(Input(node.operand(0)), (size.steps * size.batch, size.inputs))
+        self.stored: list[tuple[Buffer, Quant, Buffer]] = []  # inputs in bytes, and their numbers
+        self.x = self._input(writer, node.operand(0), (size.steps * size.batch, size.inputs))
         w, r = (np.asarray(node.operand(i).const, np.float32) for i in (1, 2))
         both = np.zeros((size.directions, 2, size.gates * size.hidden), np.float32)
         if node.input(3) is not None:
@@ -170,7 +188,9 @@ class _Recurrent:
         self.h, self.new, self.extra, self.c = (writer.pointer(Workspace(4 * prod(state)), state) for _ in range(4))
         self.starts = [self._initial(writer, node.input(i)) for i in (5, 6)]
         wanted = {id(v) for v in kernel.outputs}
-        self.outputs = [writer.pointer(Output(v), v.shape) if id(v) in wanted else None for v in node.outputs]
+        self.outputs = [writer.pointer(Output(v), v.shape, quantized.dtype(v)) if id(v) in wanted else None
+                        for v in node.outputs]
+        self.grids = [v.quant for v in node.outputs]
         self.outputs += [None] * (3 - len(self.outputs))
 
     def _constant(self, writer: Writer, arrays: list[np.ndarray]) -> Buffer:
@@ -192,14 +212,38 @@ class _Recurrent:
                         self.size.hidden * self.vectors * gates * self.cpu.lanes)
 
     def _initial(self, writer: Writer, value: Value | None) -> Buffer | None:
+        shape = (self.size.directions, self.size.batch, self.size.hidden)
         if value is None or (value.const is not None and not value.const.any()):
             return None
-        argument = Input(value) if value.const is None else Constant(np.ascontiguousarray(value.const))
-        return writer.pointer(argument, (self.size.directions, self.size.batch, self.size.hidden))
+        if value.const is not None:
+            return writer.pointer(Constant(np.ascontiguousarray(value.const)), shape)
+        return self._input(writer, value, shape)
+
+    def _input(self, writer: Writer, value: Value, shape: tuple[int, ...]) -> Buffer:
+        """The numbers of a value that is computed elsewhere."""
+        given = writer.pointer(Input(value), shape, quantized.dtype(value))
+        if value.quant is None:
+            return given
+        numbers = writer.pointer(Workspace(4 * prod(shape)), shape)
+        self.stored.append((given, value.quant, numbers))
+        return numbers
+
+    def _read(self) -> None:
+        """The numbers of all inputs in bytes."""
+        b = self.cpu.lanes
+        for given, quant, numbers in self.stored:
+            whole, rest = divmod(given.shape[-1], b)
+            with parallel(*given.shape[:-1]) as row:
+                for first, count, width in ((0, whole, b), (whole * b, rest > 0, rest)):
+                    if count:
+                        with loop(count) as v, vectorized(width) as e:
+                            place = (*row, first + v * width + e)
+                            store(numbers, quantized.dequantized(load(given, *place), quant), *place)
 
     def body(self) -> None:
         """The gates of all steps; then each direction's steps. Threads share tiles of the first, and directions."""
         size = self.size
+        self._read()
         pieces = split_even(self.columns, self.w_tile)
         with parallel(size.directions, len(pieces)) as (d, piece):
             for first, vectors in pick(piece, runs(pieces)):
@@ -210,10 +254,10 @@ class _Recurrent:
             self._start(d)
             with loop(size.steps) as step:
                 self._step(d, self._time(d, step))
-            for output, state in ((self.outputs[1], self.h), (self.outputs[2], self.c)):
-                if output is not None:
+            for index, state in ((1, self.h), (2, self.c)):
+                if self.outputs[index] is not None:
                     with loop(size.batch) as n:
-                        self._copy(output, (d, n), state, (d, n))
+                        self._hand_out(index, (d, n), state, (d, n))
 
     def _rows(self, vectors: int) -> int:
         return max(rows for rows in range(1, 15) if self.cpu.fits(rows, vectors))
@@ -267,25 +311,35 @@ class _Recurrent:
                 with loop(self.vectors) as v:
                     store(state, splat(0, b), d, n, lanes(v * b, b))
                 if initial is not None:
-                    self._copy(initial, (d, n), state, (d, n), back=True)
+                    self._take(initial, state, (d, n))
 
-    def _copy(self, plain: Buffer, place: tuple[Expr, ...], padded: Buffer, row: tuple[Expr, ...],
-              back: bool = False) -> None:
-        """The `hidden` numbers of a padded row to a plain one, or back."""
+    def _pieces(self, move: Callable[[Expr, int], None]) -> None:
+        """Write `move(first, count)` for all vectors of the `hidden` numbers of a row."""
         b, hidden = self.cpu.lanes, self.size.hidden
-
-        def move(start: Expr, count: int) -> None:
-            here, there = (*place, lanes(start, count)), (*row, lanes(start, count))
-            if back:
-                store(padded, load(plain, *here), *there)
-            else:
-                store(plain, load(padded, *there), *here)
-
         if hidden // b:
             with loop(hidden // b) as v:
                 move(v * b, b)
         if hidden % b:
             move(hidden // b * b, hidden % b)
+
+    def _take(self, plain: Buffer, padded: Buffer, row: tuple[Expr, ...]) -> None:
+        """A plain row to a padded one."""
+        self._pieces(lambda start, count: store(padded, load(plain, *row, lanes(start, count)), *row,
+                                                lanes(start, count)))
+
+    def _hand_out(self, index: int, place: tuple[Expr, ...], padded: Buffer, row: tuple[Expr, ...]) -> None:
+        """A padded row to a plain one of an output, on its grid."""
+        output, grid = self.outputs[index], self.grids[index]
+        assert output is not None  # the callers look
+
+        def move(start: Expr, count: int) -> None:
+            if grid is None:
+                store(output, load(padded, *row, lanes(start, count)), *place, lanes(start, count))
+                return
+            with vectorized(count) as e:
+                store(output, quantized.quantized(load(padded, *row, start + e), grid, self.cpu), *place, start + e)
+
+        self._pieces(move)
 
     def _step(self, d: Expr, time: Expr) -> None:
         """The new state and the output of one step."""
@@ -301,7 +355,7 @@ class _Recurrent:
                 place = (d, n, lanes(v * self.cpu.lanes, self.cpu.lanes))
                 store(self.h, load(self.new, *place), *place)
             if self.outputs[0] is not None:
-                self._copy(self.outputs[0], (time, d, n), self.h, (d, n))
+                self._hand_out(0, (time, d, n), self.h, (d, n))
 
     def _tiles(self, d: Expr, time: Expr, product: _Product, gate: int, state: Buffer, finish: Finish) -> None:
         """All units: the gates from `gate` on, W's share plus R times `state`, and what follows from them."""

@@ -112,6 +112,6 @@ def _transposed(rows: list[Expr], b: int, dtype: str) -> list[Expr]:
             low = i - (i & width)
             upper = width if i & width else 0  # which square of the pair this row takes
             picked = [k + upper if not k & width else b + k - width + upper for k in range(b)]
-            rows.append(shuffle(kept[low], kept[low + width], picked))
+            rows.append(shuffle([kept[low], kept[low + width]], picked))
         width *= 2
     return rows

@@ -102,6 +102,20 @@ class Area:
         return Block(0, self.rows, 0, self.columns)
 
 
+@dataclass(frozen=True)
+class Placing:
+    """Output (i, j) of the sums is output (i * stride + first) of y, along both axes."""
+
+    stride: tuple[int, int] = (1, 1)
+    first: tuple[int, int] = (0, 0)
+
+    def of(self, area: Area, i: Expr, j: Expr) -> tuple[Expr, Expr]:
+        """Row and column of y of the output (i, j) of a tile."""
+        row, column = ((start + index) * stride + offset for start, index, stride, offset in
+                       zip((area.row, area.column), (i, j), self.stride, self.first, strict=True))
+        return row, column
+
+
 def areas(window: Window, tile: Tile, part: Part = WHOLE) -> Iterator[Area]:
     """Every tile of a part of the output, each inside the loops that it needs: write the tile's code while the iterator
     stands on it.

@@ -4,9 +4,11 @@ from edgec.kernels import recurrent
 from edgec.kernels.recurrent import by_units
 
 from edgec.ir.graph import Graph, Value
+from edgec.ir.interpret import interpret
 from edgec.ops.semantics import make_node
 from edgec.plan.kernels import group
-from tests.kernels.harness import AVX2, check, everywhere, graph_input, random
+from tests.grids import on_grids, random_feeds
+from tests.kernels.harness import AVX2, check, everywhere, graph_input, random, run
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -59,6 +61,32 @@ def test_only_the_outputs_that_are_used_are_written(outputs):
 @pytest.mark.parametrize("op", GATES)
 def test_numbers_without_bias(op):
     assert check(net(op, bias=False), AVX2) == ["recurrent"]
+
+
+@everywhere
+@pytest.mark.parametrize(("op", "outputs", "batch"), [("LSTM", (0, 1, 2), 1), ("LSTM", (0,), 3), ("GRU", (0, 1), 2),
+                                                      ("RNN", (1,), 1)])
+def test_values_in_bytes_are_read_and_written(target, op, outputs, batch):
+    """To a step of the grid: the sums before the rounding are floats."""
+    graph = net(op, batch=batch, hidden=37, inputs=18, states=True, outputs=outputs, direction="bidirectional")
+    feeds = random_feeds(graph)
+    graph = on_grids(graph, feeds)
+    got, algorithms = run(graph, target, feeds)
+    assert algorithms.count("recurrent") == 1
+    assert "generic" not in algorithms
+    for value in graph.outputs:
+        expected = interpret(graph, feeds)[value.name]
+        assert value.quant is not None
+        difference = np.abs(got[value.name] - expected) / value.quant.scale
+        assert difference.max() <= 1.01
+        assert (difference > 0.5).mean() < 0.01
+
+
+@pytest.mark.parametrize(("op", "names"), [
+    ("LSTM", [b"Sigmoid", b"Tanh", b"Tanh"] * 2), ("GRU", ["Sigmoid", "Tanh"] * 2), ("RNN", ["tanh", "tanh"])],
+    ids=["LSTM", "GRU", "RNN"])
+def test_activations_that_are_named_and_usual_are_taken(op, names):
+    assert check(net(op, direction="bidirectional", activations=names), AVX2) == ["recurrent"]
 
 
 def test_by_units_puts_the_gates_of_a_vector_side_by_side():
