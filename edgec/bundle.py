@@ -21,13 +21,14 @@ from typing import Any, TypeVar
 from edgec.backends import NAMES
 from edgec.backends.base import Artifact, Port
 from edgec.errors import UserError
+from edgec.files import write_whole
 from edgec.golden import Golden
 from edgec.ir.types import DType, TensorType
 from edgec.target import Cpu, Target
 
 SCHEMA = 1
 MANIFEST, GOLDEN, REPORT, PAGE, ENGINE = "manifest.json", "golden.npz", "report.json", "report.html", "engine"
-_MANIFEST_LIMIT = 32 << 20  # bytes; a manifest has a few KiB
+_JSON_LIMIT = 64 << 20  # bytes; a manifest has a few KiB, a report of a thousand kernels one MiB
 _T = TypeVar("_T")
 
 
@@ -50,10 +51,9 @@ class Bundle:
                            {p.name: p.type for p in self.outputs})
 
     def report(self) -> dict[str, Any]:
-        """The report. Raises UserError if its file is missing or was changed."""
+        """The report. Raises UserError if its file is missing, was changed or is no object."""
         check_files(self.folder, self.manifest, [REPORT])
-        report: dict[str, Any] = json.loads((self.folder / REPORT).read_text(encoding="utf-8"))
-        return report
+        return _read_json(self.folder / REPORT)
 
 
 def is_bundle(folder: Path) -> bool:
@@ -113,7 +113,7 @@ def rewrite_report(bundle: Bundle, report: Mapping[str, Any], page: str) -> None
     listed = {**bundle.manifest["files"]}
     try:
         write_json(bundle.folder / REPORT, report)
-        (bundle.folder / PAGE).write_text(page, encoding="utf-8")
+        write_whole(bundle.folder / PAGE, page)
         for name in (REPORT, PAGE):
             path = bundle.folder / name
             listed[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -123,8 +123,8 @@ def rewrite_report(bundle: Bundle, report: Mapping[str, Any], page: str) -> None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write sorted, indented JSON."""
-    path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    """Write sorted, indented JSON, whole or not at all."""
+    write_whole(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sha256(path: Path) -> str:
@@ -183,13 +183,13 @@ def _port_facts(port: Port) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MANIFEST_LIMIT:
-            raise UserError("this is no manifest", where=str(path), expected=f"at most {_MANIFEST_LIMIT} bytes")
+        if path.stat().st_size > _JSON_LIMIT:
+            raise UserError(f"this is no {path.name}", where=str(path), expected=f"at most {_JSON_LIMIT} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError("cannot read the manifest", where=str(path), expected=str(error)) from error
+        raise UserError(f"cannot read {path.name}", where=str(path), expected=str(error)) from error
     if not isinstance(content, dict):
-        raise _damaged("it is not an object", str(path))
+        raise UserError(f"{path.name} is damaged: it is not an object", where=str(path), hint="build the bundle again")
     return content
 
 

@@ -21,6 +21,7 @@ from edgec.bundle import read_bundle
 from edgec.compress.prune.channels import count_macs
 from edgec.driver import build
 from edgec.errors import EdgecError, UserError
+from edgec.files import write_whole
 from edgec.ir import checkpoint
 from edgec.ir.graph import Graph, Value
 from edgec.ir.quantize import quantize
@@ -139,8 +140,8 @@ def write_record(source: Path, origin: Graph, output: Path, graph: Graph, facts:
     source, origin: the model that the stage read. facts: of the stage, as `compress.stages` gives them.
     Raises UserError if a file cannot be written.
     """
+    before = read_record(source)  # now: the output may take the place of the source
     checkpoint.save(graph, output)
-    before = read_record(source)
     progress("record", None, str(output.with_suffix(".html")))
     links = list(before["links"]) if before is not None else [asdict(describe(
         "model", origin, source, target=target, score=score, measure=measure, progress=progress))]
@@ -149,8 +150,8 @@ def write_record(source: Path, origin: Graph, output: Path, graph: Graph, facts:
     text = json.dumps({"format": _FORMAT, "sha256": _digest(output), "links": links, "facts": dict(facts)}, indent=1)
     record: dict[str, Any] = json.loads(text)
     try:
-        output.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
-        output.with_suffix(".html").write_text(render_chain(record, output.stem), encoding="utf-8")
+        write_whole(output.with_suffix(".json"), text + "\n")
+        write_whole(output.with_suffix(".html"), render_chain(record, output.stem))
     except OSError as error:
         raise UserError("cannot write the record", where=str(output.with_suffix(".json")),
                         expected=str(error)) from error

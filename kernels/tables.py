@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import UserError
+from edgec.files import write_whole
 from edgec.plan.plan import Kernel, stored_dtype
 from edgec.target import Cpu
 
@@ -97,12 +98,10 @@ def read(path: Path) -> Table:
 
 def write(table: Table, path: Path) -> None:
     """Write a table, whole or not at all. Raises UserError if the place cannot be written."""
-    part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"schema": SCHEMA, **asdict(table)}, indent=1, sort_keys=True)
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(path)
+        write_whole(path, text + "\n")
     except OSError as error:
         raise UserError("the table cannot be written", where=str(path), expected=str(error)) from error
 

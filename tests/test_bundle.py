@@ -109,6 +109,13 @@ def test_read_bundle_refuses_when_the_manifest_is_not_json(bundle, text):
     assert not is_bundle(bundle)
 
 
+def test_report_is_refused_when_it_is_no_object_and_the_manifest_agrees(bundle):
+    (bundle / "report.json").write_text("[1")
+    change(bundle, lambda m: m["files"]["report.json"].update(sha256=sha256(bundle / "report.json")))
+    with pytest.raises(UserError, match="cannot read report"):
+        read_bundle(bundle).report()
+
+
 def test_read_bundle_refuses_when_the_folder_is_no_bundle(tmp_path):
     with pytest.raises(UserError, match="no such bundle"):
         read_bundle(tmp_path / "nowhere")

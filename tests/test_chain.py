@@ -42,6 +42,17 @@ def test_links_accumulate_over_stages_and_start_anew_for_other_files(graph, tmp_
     assert record["links"][0]["predicted"] is None
 
 
+def test_a_chain_goes_on_when_the_output_takes_the_place_of_the_source(graph, tmp_path):
+    source, net = tmp_path / "source.edgec", tmp_path / "net.edgec"
+    checkpoint.save(graph, source)
+    first = stages.prune(graph, PruneOptions(0.5))
+    chain.write_record(source, graph, net, first.graph, first.facts)
+    second = stages.factorize(first.graph, 0.5)
+    record = chain.write_record(net, first.graph, net, second.graph, second.facts)
+    assert [r["stage"] for r in record["links"]] == ["model", "prune", "factorize"]
+    assert chain.read_record(net) == record
+
+
 def test_an_engine_is_timed_where_it_can_run(graph, tmp_path):
     link = chain.describe("model", graph, tmp_path / "net.edgec", target=load_target("host"), measure=True)
     assert link.measured["seconds"] > 0

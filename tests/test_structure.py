@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"edgec": "edgec", "kernels": "edgec.kernels", "targets": "edgec.targets"}
 
 # A stage imports from itself, from the stages before it, and from COMMON.
-COMMON = {"errors", "host", "ir", "ops", "progress", "target", "targets"}
+COMMON = {"errors", "files", "host", "ir", "ops", "progress", "target", "targets"}
 STAGES = ["interchange", "frontends", "passes", "data", "calibrate", "compress", "plan", "kernels", "backends",
           "golden", "staging", "bundle", "report", "runtime", "options", "check", "driver", "chain", "cli", "__main__"]
-COMMON_MAY_IMPORT = {"errors": set(), "progress": set(), "targets": set(), "host": {"target"},
-                     "target": {"errors", "host"}, "ir": {"errors", "ops"}, "ops": {"ir"}}
+COMMON_MAY_IMPORT = {"errors": set(), "files": set(), "progress": set(), "targets": set(), "host": {"target"},
+                     "target": {"errors", "host"}, "ir": {"errors", "files", "ops"}, "ops": {"ir"}}
 HEAVY = {  # library -> where it may be imported
     "tvm": ("kernels/", "edgec/backends/tvm/"),
     "torch": ("edgec/frontends/torch", "edgec/compress/"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -18,6 +19,9 @@ from edgec.target import list_targets
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")]
+Checkpoint = Annotated[Path, typer.Option(
+    "--output", "-o", metavar="NAME.edgec", help="The checkpoint to write; its record and page lie beside it.")]
 Inputs = Annotated[list[str] | None, typer.Option(
     "--input", metavar="NAME=SHAPE", help="Shape of an input: NAME=1x3x224x224, NAME=1x128:int64, or without a name if "
     "there is only one. Repeatable.")]

@@ -34,6 +34,9 @@ def read_feeds(bundle: Bundle, texts: Sequence[str], *, preprocess: str = "", se
     feeds = {}
     for text in texts:
         name, path = _split(bundle, text)
+        if path.is_dir():
+            raise UserError("one inference takes one file", where=f"{path}, a folder",
+                            expected="a .npy, .npz or image file", hint="`edgec compare` runs all samples of a folder")
         if path.suffix.lower() in SUFFIXES:
             port = _port(bundle, name, path)
             feeds[port.name] = _picture(path, port, recipe)
@@ -95,6 +98,6 @@ def _picture(path: Path, port: Port, recipe: Preprocess | None) -> np.ndarray:
     try:
         content = path.read_bytes() if path.stat().st_size <= FILE_LIMIT else b""
     except OSError as error:
-        raise UserError("cannot read the image", where=str(path), expected=str(error)) from error
+        raise UserError("cannot read the image", where=str(path), reason=error) from error
     array, _ = apply(bind(recipe, port.name, port.type), read_picture(content, str(path)))
     return array.astype(port.dtype)

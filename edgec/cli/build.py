@@ -9,23 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import (
-    AsJson,
-    Factory,
-    Inputs,
-    Quiet,
-    Repair,
-    Submodule,
-    TrustPickle,
-    Values,
-    complete_target,
-    parse_repairs,
-    parse_shapes,
-    parse_values,
-)
+from edgec.cli.arguments import AsJson, Quiet, Repair, complete_target, parse_repairs
 from edgec.cli.console import Steps, print_json, summarize
 from edgec.cli.devices import LOCAL, OnDevice, describe_engines, meet, open_engine
 from edgec.cli.guard import guarded
+from edgec.cli.model import ModelOptions
 from edgec.compress.request import SAMPLES, SECONDS, Budget, Quantization
 from edgec.errors import UserError
 from edgec.report.units import count, many, seconds, size
@@ -39,13 +27,12 @@ _INT8 = "int8"  # heading of the options for low precision in the help
 
 @guarded
 def command(
+    how: ModelOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX, .pt2, TorchScript or torch.save file.")],
     target: Annotated[str, typer.Option("--target", "-t", help="The device; `edgec targets` lists them.",
                                         autocompletion=complete_target)],
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", help="The bundle's folder itself; else NAME-TARGET in the current folder.")] = None,
-    inputs: Inputs = None,
-    values: Values = None,
     precision: Annotated[str, typer.Option(
         help="Number format of the engine; without it the target's usual one. float32, float16, int8, "
         "int8-weights, int8-dynamic, int4-weights; Jetson: auto, float16, float32, int8.")] = "",
@@ -91,9 +78,6 @@ def command(
         help="The CPU engine's weights may take so many times the bytes of the model's: 1.5, say. Kernels that store "
         "them transformed are faster and give that up first where it costs least. 0: any number.")] = 0.0,
     toolchain: Annotated[str, typer.Option(help="Prefix of an own cross compiler: aarch64-linux-gnu-.")] = "",
-    factory: Factory = "",
-    submodule: Submodule = "",
-    trust_pickle: TrustPickle = False,
     golden: Annotated[Path | None, typer.Option(
         help="A .npz with real inputs to check the engine with, by input name; else random ones.")] = None,
     samples: Annotated[int, typer.Option(help="How many random inputs the check uses.")] = 4,
@@ -120,10 +104,9 @@ def command(
         if on != LOCAL:  # a build takes minutes: first see whether there is a board at all, and which
             device = configure(wanted, jetpack=meet(wanted, on, jetpack, steps), dla=dla,
                                gpu_fallback=allow_gpu_fallback)
-        folder = build(source, device, output, inputs=parse_shapes(inputs), values=parse_values(values),
-                       precision=precision, quantization=wish, require=require, toolchain=toolchain, threads=threads,
-                       max_growth=max_growth, trust_pickle=trust_pickle, factory=factory, submodule=submodule,
-                       golden=golden, samples=samples, seed=seed, name=name, progress=steps)
+        folder = build(source, device, output, precision=precision, quantization=wish, require=require,
+                       toolchain=toolchain, threads=threads, max_growth=max_growth, golden=golden, samples=samples,
+                       seed=seed, name=name, progress=steps, **how.reading())
         there = _try_on(folder, on, steps) if on != LOCAL else {}
     report = read_bundle(folder).report()
     if as_json:

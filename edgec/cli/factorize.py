@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import AsJson, Quiet, complete_target, parse_factor
+from edgec.cli.arguments import AsJson, Checkpoint, ModelFile, Quiet, complete_target, parse_factor
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
@@ -23,8 +22,8 @@ NAME = "factorize"
 def command(
     how: ModelOptions,
     recording: RecordOptions,
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
+    source: ModelFile,
+    output: Checkpoint,
     energy: Annotated[float, typer.Option(
         help="Share of the squared singular values of every weight that stays.")] = 0.9,
     speedup: Annotated[str, typer.Option(
@@ -48,6 +47,7 @@ def command(
     share = 1 / parse_factor(speedup) if speedup else None
     cost = None if device is None or device.table("gpu") else partial(predicted_cycles, target=device)
     with Steps(quiet) as steps:
+        recording.prepare(output)
         steps("load", None, str(source))
         model = how.load(source)
         steps("factorize", None, f"energy {energy}")

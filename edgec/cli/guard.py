@@ -46,7 +46,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except EdgecError as error:
             _fail(error, traceback)
         except KeyboardInterrupt as error:
-            print("stopped; nothing was changed", file=sys.stderr)
+            print("stopped; no file is half written", file=sys.stderr)
             raise typer.Exit(_TERMINATED if error.args else INTERRUPTED) from None
         except BrokenPipeError:  # the reader of our output is gone, as in `edgec targets | head -1`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,7 +81,8 @@ def _fail(error: EdgecError, traceback: bool, cause: BaseException | None = None
         tracebacks.print_exception(cause or error)
     if isinstance(error, InternalError) and not error.reproducer:
         path = _write_reproducer(cause or error)
-        error = InternalError(error.what, where=error.where, expected=error.expected, hint=error.hint, reproducer=path)
+        error = InternalError(error.what, where=error.where, reason=error.reason, expected=error.expected,
+                              hint=error.hint, reproducer=path)
     print(f"error: {error.message()}", file=sys.stderr)
     raise typer.Exit(error.exit_code) from None
 

@@ -24,6 +24,10 @@ class ModelOptions:
         """The model of a file, an `edgec.frontends.LoadedModel`. shapes: of its inputs, instead of those of --input."""
         from edgec.frontends import load
 
-        return load(path, inputs=parse_shapes(self.inputs) if shapes is None else shapes,
-                    values=parse_values(self.values), trust_pickle=self.trust_pickle, factory=self.factory,
-                    submodule=self.submodule)
+        reading = self.reading()
+        return load(path, **(reading if shapes is None else {**reading, "inputs": shapes}))
+
+    def reading(self) -> dict[str, Any]:
+        """What `edgec.load` and `edgec.build` are to be given. Raises UserError for texts that cannot be read."""
+        return {"inputs": parse_shapes(self.inputs), "values": parse_values(self.values), "factory": self.factory,
+                "submodule": self.submodule, "trust_pickle": self.trust_pickle}

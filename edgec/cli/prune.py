@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import AsJson, Quiet, complete_target, parse_factor
+from edgec.cli.arguments import AsJson, Checkpoint, ModelFile, Quiet, complete_target, parse_factor
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
@@ -28,8 +28,8 @@ _SHOWN = 12  # groups and reasons; --json has all
 def command(
     how: ModelOptions,
     recording: RecordOptions,
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
+    source: ModelFile,
+    output: Checkpoint,
     macs: Annotated[float | None, typer.Option(
         help="Share of the multiply-adds that may stay: 0.5 for half.", metavar="SHARE")] = None,
     params: Annotated[float | None, typer.Option(
@@ -99,6 +99,7 @@ def command(
         raise UserError("residual blocks go one by one, by what the outputs on samples are without them",
                         expected="--data, and one of --macs, --speedup and --latency, in one step")
     with Steps(quiet) as progress:
+        recording.prepare(output)
         progress("load", None, str(source))
         model = how.load(source)
         counted = macs if params is None else params

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import AsJson, Quiet, Repair, complete_target, parse_repairs
+from edgec.cli.arguments import AsJson, Checkpoint, ModelFile, Quiet, Repair, complete_target, parse_repairs
 from edgec.cli.console import Steps, print_json
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
@@ -21,8 +20,8 @@ NAME = "quantize"
 def command(
     how: ModelOptions,
     recording: RecordOptions,
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
+    source: ModelFile,
+    output: Checkpoint,
     target: Annotated[str, typer.Option("--target", "-t", help="The device: its kernels decide where grids lie.",
                                         autocompletion=complete_target)],
     calibration: Annotated[str, typer.Option(help="Samples: see `edgec build`.")],
@@ -49,6 +48,7 @@ def command(
                         keep_float=tuple(keep_float or ()), weights=weights, per_channel=not per_tensor,
                         repair=parse_repairs(repair))
     with Steps(quiet) as steps:
+        recording.prepare(output)
         steps("load", None, str(source))
         model = how.load(source)
         stage = stages.quantize(model.graph, model.original, own_backend(chosen).policy(chosen), wish, progress=steps)

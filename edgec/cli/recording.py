@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgec.errors import UserError
 from edgec.progress import Progress
 from edgec.report.units import count, seconds, size
 
@@ -22,6 +24,23 @@ class RecordOptions:
     metric: Annotated[str, typer.Option(help="top1, iou ...: see `edgec compare`.")] = ""
     measure: Annotated[bool, typer.Option(
         "--measure", help="Build engines for the target and time them, where this machine can run them.")] = False
+
+    def prepare(self, output: Path) -> None:
+        """Make sure, before work that takes hours, that the checkpoint and its record can be written.
+
+        Raises UserError unless it is called NAME.edgec, which keeps it apart from its record, and its folder is there
+        or can be made.
+        """
+        if output.suffix != ".edgec":
+            raise UserError("a checkpoint has another name", where=str(output), expected=f"{output.stem}.edgec")
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError("there is no place for the checkpoint", where=str(output.parent),
+                            expected=error.strerror or str(error)) from error
+        if not os.access(output.parent, os.W_OK):
+            raise UserError("there is no place for the checkpoint", where=str(output.parent),
+                            expected="a folder that may be written")
 
     def judge(self, graph: Any, preprocess: str = "", labels: str = "") -> Callable[[Any], Mapping[str, Any]] | None:
         """A function that measures a graph like `graph`: metric, unit, value, samples. None without samples."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import AsJson, Quiet, complete_target
+from edgec.cli.arguments import AsJson, Checkpoint, ModelFile, Quiet, complete_target
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
@@ -22,9 +22,8 @@ NAME = "recover"
 def command(
     how: ModelOptions,
     recording: RecordOptions,
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint (.edgec), or a model file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec. Beside it lies "
-                                                                "the state from which an interrupted run goes on.")],
+    source: ModelFile,
+    output: Checkpoint,
     data: Annotated[str, typer.Option("--data", help="Training samples, as for --calibration of `edgec build`.")],
     teacher: Annotated[Path | None, typer.Option(help="The model as it was: it teaches the smaller one.")] = None,
     loss: Annotated[list[str] | None, typer.Option(
@@ -57,7 +56,10 @@ def command(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model on samples, from labels or from the model that it was. Interrupted, it goes on where it was."""
+    """Train a model on samples, from labels or from the model that it was.
+
+    Interrupted, it goes on where it was: its state is in NAME.edgec.training.
+    """
     import os
 
     from edgec.compress import stages
@@ -69,6 +71,7 @@ def command(
                     adaptive=adaptive, teacher=teaching, hints=tuple(hint or ()), augment=tuple(augment or ()),
                     scale_l1=scale_l1, group_lasso=group_lasso, seed=seed)
     with Steps(quiet) as steps:
+        recording.prepare(output)
         steps("load", None, str(source))
         model = how.load(source)
         shapes = {v.name: v.shape for v in model.graph.inputs}

@@ -12,6 +12,7 @@ from edgec.cli.arguments import AsJson, Cores, RunThreads, describe_threads, par
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.devices import LOCAL, OnDevice, open_engine
 from edgec.cli.guard import guarded
+from edgec.errors import UserError
 
 NAME = "run"
 _SHOWN = 6  # first values of an output in the table
@@ -45,7 +46,10 @@ def command(
     with Steps(quiet=device == LOCAL) as steps, open_engine(bundle, device, steps, chosen) as place:
         results = place.engine.run(feeds)
     if output is not None:
-        write_npz(output, results)
+        try:
+            write_npz(output, results)
+        except OSError as error:
+            raise UserError("cannot write the outputs", where=str(output), expected=str(error)) from error
     rows = [_facts(name, array, top) for name, array in results.items()]
     if as_json:
         print_json([{**row, "values": results[row["name"]].tolist()} for row in rows] if output is None else rows)

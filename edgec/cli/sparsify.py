@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import AsJson, Quiet, complete_target
+from edgec.cli.arguments import AsJson, Checkpoint, ModelFile, Quiet, complete_target
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
@@ -23,8 +23,8 @@ _WIDE = 256  # input channels (times the window) above which sparse kernels most
 def command(
     how: ModelOptions,
     recording: RecordOptions,
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, or a checkpoint (.edgec).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write: NAME.edgec.")],
+    source: ModelFile,
+    output: Checkpoint,
     target: Annotated[str, typer.Option("--target", "-t", help="The device that shall gain from it.",
                                         autocompletion=complete_target)] = "jetson",
     data: Annotated[str, typer.Option(
@@ -54,6 +54,7 @@ def command(
         raise UserError(f"there is no scope {scope!r}", expected="layer or model")
     device = load_target(target)
     with Steps(quiet) as steps:
+        recording.prepare(output)
         steps("load", None, str(source))
         model = how.load(source)
         if pattern == "2:4":

@@ -8,20 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import (
-    AsJson,
-    Factory,
-    Inputs,
-    Quiet,
-    Submodule,
-    TrustPickle,
-    Values,
-    complete_target,
-    parse_shapes,
-    parse_values,
-)
+from edgec.cli.arguments import AsJson, Quiet, complete_target
 from edgec.cli.console import Steps, print_json
 from edgec.cli.guard import guarded
+from edgec.cli.model import ModelOptions
 from edgec.errors import Unsupported, UserError
 from edgec.report.units import many, seconds
 
@@ -31,6 +21,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 @guarded
 def command(
+    how: ModelOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A model file, or a bundle made of one that "
                                            "lies beside it.")],
     target: Annotated[str, typer.Option("--target", "-t", help="The device; a bundle knows its own.",
@@ -44,11 +35,6 @@ def command(
                                                 "every build reads.")] = None,
     predict: Annotated[bool, typer.Option("--predict", help="Measure nothing: write what the rules choose and the cost "
                                           "model expects.")] = False,
-    inputs: Inputs = None,
-    values: Values = None,
-    trust_pickle: TrustPickle = False,
-    factory: Factory = "",
-    submodule: Submodule = "",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,8 +65,7 @@ def command(
         raise UserError(f"this table is for {table.core}", where=str(path), expected=core)
     with Steps(quiet) as steps:
         steps("load", None, model.name)
-        plan, feeds = plan_model(model, chosen, precision, inputs=parse_shapes(inputs), values=parse_values(values),
-                                 trust_pickle=trust_pickle, factory=factory, submodule=submodule)
+        plan, feeds = plan_model(how.load(model), chosen, precision)
         if predict:
             tables.write(predict_table(plan, chosen, table), path)
         else:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from edgec.errors import UserError
+from edgec.files import whole_file
 
 _NPZ_LIMIT = 4 << 30  # bytes, unpacked
 
@@ -21,16 +20,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray | np.generic]) -> None
 
     A file that stands there is replaced only by a complete one. Raises OSError if it cannot be written.
     """
-    new = path.with_name(f".{path.name}.new")
-    with open(new, "wb") as file:
-        _write(file, arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
-
-
-def _write(file: BinaryIO, arrays: Mapping[str, np.ndarray | np.generic]) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(arrays):
             array = np.asarray(arrays[name])
             if array.dtype.kind == "O":

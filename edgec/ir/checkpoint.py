@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgec.errors import UserError
+from edgec.files import whole_file
 from edgec.ir.graph import Graph
 from edgec.ir.text import dump, parse
 from edgec.ir.types import DType
@@ -35,18 +35,12 @@ def save(graph: Graph, path: str | Path) -> None:
     text, arrays = dump(graph)
     index = [{"key": key, "dtype": DType.of(array).value} for key, array in arrays.items()]
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            new = Path(folder, "new")
-            with open(new, "wb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    archive.writestr(zipfile.ZipInfo(_TEXT, _EPOCH), text.encode())
-                    archive.writestr(zipfile.ZipInfo(_INDEX, _EPOCH), json.dumps(index).encode())
-                    for number, array in enumerate(arrays.values()):
-                        with archive.open(zipfile.ZipInfo(_member(number), _EPOCH), "w", force_zip64=True) as member:
-                            np.lib.format.write_array(member, _plain(array), allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
+        with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(zipfile.ZipInfo(_TEXT, _EPOCH), text.encode())
+            archive.writestr(zipfile.ZipInfo(_INDEX, _EPOCH), json.dumps(index).encode())
+            for number, array in enumerate(arrays.values()):
+                with archive.open(zipfile.ZipInfo(_member(number), _EPOCH), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, _plain(array), allow_pickle=False)
     except OSError as error:
         raise UserError("cannot write the checkpoint", where=str(path), expected=str(error)) from error
 

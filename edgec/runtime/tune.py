@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from edgec.plan.plan import Kernel, Plan
 from edgec.progress import Progress, silent
 from edgec.runtime.layers import Machine
 from edgec.target import Target
+
+if TYPE_CHECKING:
+    from edgec.frontends import LoadedModel
 
 _TURNS = 5  # of each engine in a round
 _RUNS = 4  # inferences in a turn, whose median counts
@@ -54,21 +57,19 @@ class Outcome:
     complete: bool
 
 
-def plan_model(source: Path, target: Target, precision: str = "", **reading: Any) -> tuple[Plan, dict[str, np.ndarray]]:
-    """The plan of a model as a build makes it, and random inputs. reading: as `frontends.load`.
+def plan_model(model: LoadedModel, target: Target, precision: str = "") -> tuple[Plan, dict[str, np.ndarray]]:
+    """The plan of a model as a build makes it, and random inputs.
 
     precision: empty for the model's own numbers, or int8. Its grids then come from random inputs: which kernels there
     are, and how long they take, does not depend on them, but which ones stay float may differ.
     Raises as a build does, and Unsupported for a model that is not native kernels throughout.
     """
     from edgec.backends import find_backend, own_backend
-    from edgec.frontends import load
     from edgec.golden import draw
     from edgec.passes.contract import Options
     from edgec.passes.pipelines import optimize
     from edgec.plan.placement import place
 
-    model = load(source, **reading)
     graph, _ = optimize(model.graph, Options(), silent)
     feeds = {value.name: draw(value, seed) for seed, value in enumerate(graph.inputs)}
     if precision == "int8":
@@ -77,7 +78,7 @@ def plan_model(source: Path, target: Target, precision: str = "", **reading: Any
         from edgec.compress.request import Quantization
 
         wish = Quantization(calibration=lambda: iter([feeds]), repair=(), least_sqnr=_ANY_SQNR)
-        policy = replace(own_backend(target).policy(target), why_float=nothing_slower)  # only times decide what is slower
+        policy = replace(own_backend(target).policy(target), why_float=nothing_slower)  # times will tell
         graph = lower_precision(graph, model.original, policy, precision, wish).graph
     plan = place(graph, target, [find_backend(name) for name in target.backends], require_native=True)[0]
     plan.kernels = settle(plan.graph, plan.kernels, signed=target.cpu.arch != "x86_64")  # as signatures name them

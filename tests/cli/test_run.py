@@ -83,3 +83,9 @@ def test_read_feeds_normalizes_pictures(tmp_path):
 def test_run_refuses_when_a_picture_is_damaged(edgec, bundle, tmp_path):
     (tmp_path / "p.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     assert edgec("run", bundle, "--input", tmp_path / "p.png").code == 2
+
+
+def test_run_refuses_when_the_outputs_cannot_be_written(edgec, bundle, tmp_path):
+    done = edgec("run", bundle, "-o", tmp_path / "nowhere" / "out.npz")
+    assert done.code == 2
+    assert "cannot write the outputs" in done.err

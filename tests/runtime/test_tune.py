@@ -11,6 +11,7 @@ import pytest
 from edgec.kernels.tables import Entry, Table, read, signature, write
 
 from edgec.errors import Unsupported
+from edgec.frontends import load
 from edgec.runtime import tune as tuning
 from edgec.runtime.layers import Machine, open_machine
 from edgec.runtime.tune import plan_model, predict, tune, wins
@@ -124,7 +125,7 @@ def test_plan_in_int8_has_schedules_for_the_kernels_that_a_build_has(name, tmp_p
     y = b("Relu", b("Conv", b.input("x", 1, 32, 9, 9), b.weight(32, 32, 1, 1)))
     graph = b.output(b("Gemm", b("Flatten", b("GlobalAveragePool", y)), b.weight(32, 24), b.weight(24)))
     target = load_target(name)
-    plan, data = plan_model(save(graph, tmp_path / "net.onnx"), target, "int8")
+    plan, data = plan_model(load(save(graph, tmp_path / "net.onnx")), target, "int8")
     search = tuning._Search(plan, target, data, MACHINE)
     kinds = {choice.module for space in search.spaces.values() for choice in space}
     assert kinds == {"conv2d_int8", "matmul_int8"}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.files import write_whole
 from tools.bench_suite.contenders import ENGINE, ratio
 from tools.bench_suite.places import PEERS
 
@@ -74,10 +75,8 @@ def read(path: Path) -> list[Row]:
 
 def write(path: Path, rows: Sequence[Row]) -> None:
     """The results file, whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"rows": [{**asdict(row), "ratios": row.ratios(), "best": row.best} for row in rows]},
-                               indent=1) + "\n")
-    part.replace(path)
+    facts = [{**asdict(row), "ratios": row.ratios(), "best": row.best} for row in rows]
+    write_whole(path, json.dumps({"rows": facts}, indent=1) + "\n")
 
 
 def replaced(rows: Sequence[Row], new: Row) -> list[Row]:

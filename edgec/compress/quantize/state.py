@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from edgec.calibrate.histograms import Histogram
 from edgec.calibrate.ranges import Range
 from edgec.compress.quantize.place import Placement
+from edgec.files import whole_file
 from edgec.ir.graph import Graph
 from edgec.ir.text import dump
 
@@ -52,12 +52,10 @@ def save_state(path: Path, key: str, state: State) -> None:
              "parts": {n: [[h.limit, h.zeros, _range_facts(h.range)] for h in p] for n, p in state.parts.items()}}
     counts = [h.counts for parts in state.parts.values() for h in parts]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with open(part, "wb") as file:
+    with whole_file(path) as file:
         np.savez(file, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
                  prints=np.frombuffer(b"".join(state.prints), np.uint8),
                  counts=np.stack(counts) if counts else np.zeros((0, 0), np.int64))
-    os.replace(part, path)
 
 
 def load_state(path: Path, key: str) -> State | None:

@@ -1,0 +1,47 @@
+import os
+
+import pytest
+
+from edgec.files import whole_file, write_whole
+
+
+def test_whole_file_takes_the_place_of_the_old_one_at_the_end(tmp_path):
+    path = tmp_path / "table.json"
+    write_whole(path, "old")
+    with whole_file(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["table.json"]
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_whole_file_leaves_the_old_one_when_writing_fails(tmp_path):
+    path = tmp_path / "table.json"
+    write_whole(path, "old")
+
+    def interrupted():
+        with whole_file(path) as file:
+            file.write(b"ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["table.json"]
+
+
+def test_whole_file_keeps_two_writers_apart(tmp_path):
+    path = tmp_path / "table.json"
+    with whole_file(path) as first, whole_file(path) as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert path.read_text() == "first"
+
+
+def test_whole_file_fails_when_there_is_no_such_folder(tmp_path):
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "no" / "table.json"):
+        pass
