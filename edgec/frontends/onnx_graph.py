@@ -15,7 +15,7 @@ from edgec.frontends.onnx_source import source_of
 from edgec.frontends.onnx_tensors import MAX_ELEMENTS, element_type, refuse_nan, to_array
 from edgec.ir.graph import OPSET, Attr, Graph, Node, Value
 from edgec.ir.types import DType, TensorType
-from edgec.ops.semantics import NoInference, evaluate, infer_types
+from edgec.ops.semantics import NoInference, NoTensor, evaluate, infer_types
 
 FOLD_LIMIT = 1024  # elements; shapes, axes and conditions are smaller, weights are not folded here
 _BLANK = TensorType(DType.FLOAT32, ())
@@ -27,6 +27,7 @@ class Untyped:
 
 
 UNTYPED = Untyped()
+_REMEDIES = {"ZipMap": ": convert with skl2onnx and options={'zipmap': False}"}
 
 
 @dataclass
@@ -240,7 +241,9 @@ class GraphReader:
                 node.name,
                 node.source,
                 "onnx.type",
-                "the type of its output is no tensor, or cannot be known",
+                f"{error}{_REMEDIES.get(proto.op_type, '')}"
+                if isinstance(error, NoTensor)
+                else "the type of its output cannot be known",
             )
         elif self.version > OPSET and "unsupported type" in str(error):
             types = ", ".join(str(v.type) for v in node.input_values)

@@ -17,7 +17,7 @@ from edgec.interchange.onnx_opset import stamp
 from edgec.ir.graph import OPSET, Graph, Node, Value
 from edgec.ir.quantize import quantize
 from edgec.ir.types import DType
-from edgec.ops.semantics import to_node_proto, to_tensor_proto, value_info
+from edgec.ops.semantics import domain_opset, to_node_proto, to_tensor_proto, value_info
 
 EXTERNAL_ABOVE = 1_500_000_000  # bytes of all constants; a protobuf message ends at 2 GiB
 _INLINE_BELOW = 1024  # bytes; a smaller constant may be a shape, which readers want inside the model file
@@ -118,7 +118,7 @@ class _Scope:
 def _model(graph: Graph, constants: _Constants, opset: int | None) -> onnx.ModelProto:
     scope = _Scope("", {v.name for v in graph.values()})
     proto = _graph(graph, scope, constants)
-    opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(d, 1) for d in sorted(scope.domains))]
+    opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(d, domain_opset(d)) for d in sorted(scope.domains))]
     return stamp(helper.make_model(proto, opset_imports=opsets, producer_name="edgec"), graph, opset)
 
 

@@ -20,6 +20,7 @@ from edgec.ops.numpy_reference import NUMPY
 
 _TO_ONNX = {d: getattr(TensorProto, {DType.FLOAT32: "FLOAT", DType.FLOAT64: "DOUBLE"}.get(d, d.name)) for d in DType}
 _FROM_ONNX = {code: dtype for dtype, code in _TO_ONNX.items()}
+_ML = "ai.onnx.ml"  # the domain of classic machine learning
 _CONST_LIMIT = 1024  # elements; larger constants are never shapes or axes, so inference does not need their data
 
 
@@ -55,6 +56,10 @@ def _attribute(name: str, attr: Attr) -> onnx.AttributeProto:
 
 class NoInference(ValueError):
     """Onnx does not know the op, or not enough to infer the types of its outputs; the node may be well formed."""
+
+
+class NoTensor(NoInference):
+    """An output of the op is a sequence, a map or an optional; the text says so to the user."""
 
 
 def to_node_proto(node: Node, inputs: Sequence[str] | None = None,
@@ -103,14 +108,14 @@ def _fresh(wish: str, taken: set[str]) -> str:
     return name
 
 
-def _opset(domain: str) -> int:
-    """Version of an operator set that goes with `OPSET`."""
-    return {"": OPSET, "ai.onnx.ml": 5}.get(domain, 1)
+def domain_opset(domain: str) -> int:
+    """Version of an operator set that goes with `OPSET`. Of ai.onnx.ml it is the last one with all of its ensembles."""
+    return {"": OPSET, _ML: 3}.get(domain, 1)
 
 
 @lru_cache(maxsize=1)
 def _opset_imports() -> list[onnx.OperatorSetIdProto]:
-    return [helper.make_opsetid(domain, _opset(domain)) for domain in ("", "ai.onnx.ml")]
+    return [helper.make_opsetid(domain, domain_opset(domain)) for domain in ("", _ML)]
 
 
 @lru_cache(maxsize=1 << 12)
@@ -128,7 +133,7 @@ def infer_types(node: Node) -> list[TensorType]:
     data = {v.name: to_tensor_proto(v.const, v.name) for v in node.input_values
             if v.const is not None and v.const.size <= _CONST_LIMIT}
     try:
-        schema = onnx.defs.get_schema(node.op, _opset(node.domain), node.domain)
+        schema = onnx.defs.get_schema(node.op, domain_opset(node.domain), node.domain)
     except onnx.defs.SchemaError as error:
         raise NoInference(str(error).strip()) from error
     try:
@@ -142,7 +147,12 @@ def infer_types(node: Node) -> list[TensorType]:
         if _has_body_only(schema) and node.inputs[0] is not None:
             result.append(node.inputs[0].type)
             continue
+        if proto is not None and proto.WhichOneof("value") not in (None, "tensor_type"):
+            raise NoTensor(f"its output {value.name!r} is a {proto.WhichOneof('value').removesuffix('_type')}, and an "
+                           "engine gives tensors only")
         if proto is None or not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
+            if node.domain == _ML:
+                return _types_by_trial(node)
             raise NoInference(f"onnx cannot infer the type of output {value.name!r} of {node.op}")
         dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in proto.tensor_type.shape.dim)
         result.append(TensorType(_FROM_ONNX[proto.tensor_type.elem_type], dims))
@@ -156,6 +166,20 @@ def _has_body_only(schema: onnx.defs.OpSchema) -> bool:
     """
     has_body = bool(schema.has_function or schema.has_context_dependent_function)
     return schema.domain == "" and has_body and not schema.has_type_and_shape_inference_function
+
+
+def _types_by_trial(node: Node) -> list[TensorType]:
+    """Types of what the reference gives for zeros: for operators of ai.onnx.ml, whose types depend on no number.
+
+    Raises NoInference for an unknown shape, an output that is no tensor, and where the reference fails.
+    """
+    if any(None in v.type.shape for v in node.input_values):
+        raise NoInference(f"the shape of an input of {node.op} is not known")
+    zeros = [None if v is None else np.zeros(v.type.dims, v.dtype.numpy) for v in node.inputs]
+    try:
+        return [TensorType(DType.of(a), a.shape) for a in evaluate_reference(node, zeros)]
+    except (NotImplementedError, ValueError, KeyError) as error:
+        raise NoInference(str(error)) from error
 
 
 def make_node(graph: Graph, op: str, inputs: Sequence[Value | None], attributes: Mapping[str, Attr] | None = None, *,
@@ -193,7 +217,7 @@ def evaluate_reference(node: Node, arrays: Sequence[np.ndarray | None]) -> list[
         [to_node_proto(node, names, outputs)], "node",
         [helper.make_tensor_value_info(n, _TO_ONNX[DType.of(a)], a.shape) for n, a in feeds.items()],
         [helper.make_value_info(name, onnx.TypeProto()) for name in outputs])
-    opsets = [helper.make_opsetid(domain, _opset(domain)) for domain in sorted({"", node.domain})]
+    opsets = [helper.make_opsetid(domain, domain_opset(domain)) for domain in sorted({"", node.domain})]
     try:
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets)).run(None, feeds)

@@ -7,6 +7,8 @@ from onnx import TensorProto, helper
 
 from edgec.errors import Unsupported, UserError
 from edgec.frontends import load
+from edgec.interchange.onnx_export import to_model
+from edgec.interchange.session import open_session, run_session
 from edgec.ir.types import DType
 from tests.frontends.onnx_models import check, model, tensor
 
@@ -285,6 +287,42 @@ def test_unknown_domain_keeps_its_declared_type() -> None:
     proto.graph.value_info.append(info("t", "N", 6))
     loaded = load(proto, inputs={"x": (2, 3)})
     assert (loaded.graph.nodes[0].domain, loaded.graph.outputs[0].shape) == ("acme", (2, 6))
+
+
+def classifier() -> list[onnx.NodeProto]:
+    """A pipeline as skl2onnx writes it; onnx itself knows no type of its first, second and last node."""
+    ml = "ai.onnx.ml"
+    tree = {"nodes_treeids": [0, 0, 0], "nodes_nodeids": [0, 1, 2], "nodes_featureids": [1, 0, 0],
+            "nodes_values": [0.5, 0.0, 0.0], "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+            "nodes_truenodeids": [1, 0, 0], "nodes_falsenodeids": [2, 0, 0], "class_treeids": [0, 0, 0, 0],
+            "class_nodeids": [1, 1, 2, 2], "class_ids": [0, 1, 0, 1], "class_weights": [0.9, 0.1, 0.2, 0.8],
+            "classlabels_int64s": [3, 7, 9], "post_transform": "NONE"}
+    return [
+        helper.make_node("Scaler", ["x"], ["s"], domain=ml, offset=[0.5, -1.0, 2.0], scale=[2.0, 1.0, 0.5]),
+        helper.make_node("TreeEnsembleClassifier", ["s"], ["label", "p"], domain=ml, **tree),
+        helper.make_node("Normalizer", ["p"], ["y"], domain=ml, norm="L1"),
+    ]
+
+
+def test_classic_learning_has_types_and_runs_in_onnxruntime() -> None:
+    loaded = load(model(classifier(), {"x": (2, 3)}, ["label", "y"], dtypes={"label": TensorProto.INT64},
+                        domains=["ai.onnx.ml"]))
+    assert [str(v.type) for v in loaded.graph.outputs] == ["int64[2]", "float32[2,3]"]
+    feeds = {"x": np.array([[0.5, -0.5, 2], [3, 1, -1]], np.float32)}
+    for proto in (loaded.original, to_model(loaded.graph).SerializeToString()):
+        found = run_session(open_session(proto), feeds)
+        assert found["label"].tolist() == [3, 7]
+        assert np.allclose(found["y"], [[0.9, 0.1, 0], [0.2, 0.8, 0]])
+
+
+def test_output_that_is_no_tensor_is_refused_with_the_way_around() -> None:
+    nodes = [*classifier(), helper.make_node("ZipMap", ["y"], ["z"], name="zip", domain="ai.onnx.ml",
+                                             classlabels_int64s=[3, 7, 9])]
+    with pytest.raises(Unsupported) as caught:
+        load(model(nodes, {"x": (2, 3)}, ["z"], domains=["ai.onnx.ml"]))
+    assert [(r.node, r.rule) for r in caught.value.refusals] == [("zip", "onnx.type")]
+    assert "is a sequence" in caught.value.refusals[0].text
+    assert "zipmap" in caught.value.refusals[0].text
 
 
 def test_refusals_are_listed_at_once() -> None:
