@@ -74,6 +74,7 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
 
     from edgec.frontends import load
     from edgec.passes.contract import Options
+    from edgec.passes.half import in_half
     from edgec.passes.pipelines import optimize
     from edgec.plan.placement import place as place_kernels
 
@@ -90,7 +91,8 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     progress("optimize", 0.0)
     graph, reports = optimize(model.graph, passes, _within(progress, "optimize"))
     half = precision == "float16" and "tensorrt" not in chosen.backends  # which does so itself, for its own release
-    graph = _in_half(graph) if half else graph
+    if half:
+        graph = in_half(graph)
     lowered = _lower(graph, model, chosen, precision, quantization, progress)
     if quantization is not None and quantization.preprocess is not None:
         recipe = settle(quantization.preprocess, [(v.name, v.type) for v in graph.inputs])
@@ -133,15 +135,6 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
                    "sha256": model.sha256})
         bundles.read_bundle(folder)
     return place
-
-
-def _in_half(graph: Graph) -> Graph:
-    """The graph with float16 between its inputs and outputs; what lies on integer grids stays as it is."""
-    from edgec.passes.half import to_half
-
-    graph = graph.copy()
-    to_half(graph, lambda node: all(v.quant is None for v in (*node.input_values, *node.outputs)))
-    return graph
 
 
 def _lower(graph: Graph, model: LoadedModel, target: Target, precision: str, wish: Quantization | None,

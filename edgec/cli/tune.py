@@ -16,6 +16,7 @@ from edgec.errors import Unsupported, UserError
 from edgec.report.units import many, seconds
 
 NAME = "tune"
+_SEARCHED = ("float32", "float16", "int8")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -28,8 +29,8 @@ def command(
                                         autocompletion=complete_target)] = "",
     device: Annotated[str, typer.Option(help="Where to measure: `local`, or ssh://user@host, which needs nothing but "
                                         "a shell.")] = "local",
-    precision: Annotated[str, typer.Option(help="Search the kernels of `int8` with grids from random inputs; without "
-                                           "it those of the model's own numbers.")] = "",
+    precision: Annotated[str, typer.Option(help="Search the kernels of `float16`, or of `int8` with grids from "
+                                           "random inputs; without it those of the model's own numbers.")] = "",
     budget: Annotated[str, typer.Option(help="How long to search: 90s, 10m, 1h.")] = "10m",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The table; default: the user's own, which "
                                                 "every build reads.")] = None,
@@ -44,20 +45,22 @@ def command(
     """
     from edgec.backends.tvm.backend import tables_folder
     from edgec.kernels import tables
+    from edgec.options import choose_precision
     from edgec.runtime.layers import open_machine
     from edgec.runtime.tune import plan_model, tune
     from edgec.runtime.tune import predict as predict_table
     from edgec.target import load_target
 
     limit = parse_duration(budget)
-    if precision not in ("", "int8"):
-        raise UserError(f"there are no schedules to search for {precision!r}", expected="int8, or nothing")
     model, own = _model(source)
     if not (target or own):
         raise UserError("the device is not named", hint="add --target rpi5; `edgec targets` lists all")
     chosen = load_target(target or own)
     if chosen.backends[0] != "tvm" or chosen.cpu.arch not in ("x86_64", "aarch64"):
         raise Unsupported(f"there are no schedules to search for {chosen.name}", expected="an Arm or x86 target")
+    precision = choose_precision(precision, chosen)
+    if precision not in _SEARCHED:
+        raise UserError(f"there are no schedules to search for {precision!r}", expected=", ".join(_SEARCHED))
     core = tables.core_name(chosen.cpu)
     path = output or tables_folder() / f"{core}.json"
     table = tables.read(path) if path.is_file() else tables.Table(core)

@@ -56,6 +56,13 @@ def to_half(graph: Graph, takes: Callable[[Node], bool] = lambda _: True) -> lis
     return chosen
 
 
+def in_half(graph: Graph) -> Graph:
+    """A copy with float16 between its inputs and outputs, for the CPU engine; what lies on integer grids stays."""
+    own = graph.copy()
+    to_half(own, lambda node: all(v.quant is None for v in (*node.input_values, *node.outputs)))
+    return own
+
+
 def _is_parameter(node: Node, index: int) -> bool:
     """True for inputs whose type the operator fixes, such as the scales of Resize."""
     if node.op in _PAIR:

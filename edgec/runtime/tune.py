@@ -60,18 +60,21 @@ class Outcome:
 def plan_model(model: LoadedModel, target: Target, precision: str = "") -> tuple[Plan, dict[str, np.ndarray]]:
     """The plan of a model as a build makes it, and random inputs.
 
-    precision: empty for the model's own numbers, or int8. Its grids then come from random inputs: which kernels there
-    are, and how long they take, does not depend on them, but which ones stay float may differ.
+    precision: float16, int8, or anything else for the model's own numbers. The grids of int8 come from random inputs:
+    which kernels there are, and how long they take, does not depend on them, but which ones stay float may differ.
     Raises as a build does, and Unsupported for a model that is not native kernels throughout.
     """
     from edgec.backends import find_backend, own_backend
     from edgec.golden import draw
     from edgec.passes.contract import Options
+    from edgec.passes.half import in_half
     from edgec.passes.pipelines import optimize
     from edgec.plan.placement import place
 
     graph, _ = optimize(model.graph, Options(), silent)
     feeds = {value.name: draw(value, seed) for seed, value in enumerate(graph.inputs)}
+    if precision == "float16":
+        graph = in_half(graph)
     if precision == "int8":
         from edgec.compress.quantize.lower import lower_precision
         from edgec.compress.quantize.policy import nothing_slower

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from edgec.cli.tune import parse_duration
@@ -49,3 +51,11 @@ def test_tune_refuses_what_it_cannot_measure(edgec, model, bundle):
     assert edgec("tune", model, "-t", "rpi4", "--budget", "1s", "-q").code == 3  # emulated here
     assert edgec("tune", model, "-t", "cortex-m7").code == 3
     assert edgec("tune", bundle, "-q").code == 3  # made for ONNX Runtime
+    assert edgec("tune", model, "-t", "rpi4", "--precision", "float16").code == 3  # its core has none
+    assert edgec("tune", model, "-t", "host", "--precision", "int8-weights").code == 2
+
+
+def test_tune_predicts_in_float16(edgec, model, tmp_path):
+    path = tmp_path / "a76.json"
+    assert edgec("tune", model, "-t", "rpi5", "--precision", "float16", "--predict", "-o", path, "-q").code == 0
+    assert all("float16" in name for name in json.loads(path.read_text())["entries"])

@@ -134,6 +134,18 @@ def test_plan_in_int8_has_schedules_for_the_kernels_that_a_build_has(name, tmp_p
     assert len(artifact.meta["tuned"]) == 2  # signatures are those that the build sees
 
 
+def test_plan_in_float16_has_schedules_for_the_kernels_that_a_build_has(tmp_path):
+    b = Builder(0)
+    graph = b.output(b("Relu", b("Conv", b.input("x", 1, 32, 9, 9), b.weight(32, 32, 1, 1))))
+    target = load_target("rpi5")
+    plan, data = plan_model(load(save(graph, tmp_path / "net.onnx")), target, "float16")
+    search = tuning._Search(plan, target, data, MACHINE)
+    (name,) = (name for name, space in search.spaces.items() if space)
+    assert name.startswith("Conv float16[")
+    artifact, _ = search.engine(Table("x", entries={name: Entry(search.spaces[name][-1])}))
+    assert len(artifact.meta["tuned"]) == 1
+
+
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
     yield from start_board(tmp_path_factory.mktemp("board"))
