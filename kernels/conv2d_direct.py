@@ -230,9 +230,14 @@ class Sums:
             start = splat(0, b, self.cpu.dtype) if self.bias is None else load(self.bias, lanes((block + k) * b, b))
             store(accumulators, start, lanes(vector(i, j, k), b))
         self._reduce(accumulators, n, g, block, blocks, area)
+        self.finish(accumulators, n, block, blocks, area)
+
+    def finish(self, accumulators: Buffer, n: Expr, block: Expr, blocks: int, area: Area) -> None:
+        """Store a tile, whose sums [positions, blocks, lanes] are complete."""
+        b = self.cpu.lanes
         with each(area.block) as (i, j), unrolled(blocks) as k:
             place = (n, block + k, *self.placing.of(area, i, j))
-            result = self.after.finish(place, accumulators, vector(i, j, k))
+            result = self.after.finish(place, accumulators, ((i * area.columns + j) * blocks + k) * b)
             with vectorized(b) as e:
                 store(self.y, result(e), *place, e)
 

@@ -9,22 +9,19 @@ Applies when: `convolution_transposed.refuse` and `convolution_int8.refuse_produ
           half a block at least, (2) elsewhere, if the sums of one position stay in registers.
 Padding:  as conv2d_int8.
 Numerics: exact; then as `epilogue`.
-Source:   conv2d_transposed. (2) The outputs of neighbouring positions are brought into the order of their row by
-          permutations, so that the pointwise nodes work on whole vectors of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from math import gcd
 
 import numpy as np
 from edgec.kernels import conv2d_int8, convolution_int8, convolution_transposed, epilogue, quantized
 from edgec.kernels.conv2d_int8 import Memory, Schedule, Sums
 from edgec.kernels.convolution import Convolution
-from edgec.kernels.convolution_transposed import Phase, phases
+from edgec.kernels.convolution_transposed import Phase, Rows, phases, whole_vectors
 from edgec.kernels.dot import Dot, choose_tile, known_dot
-from edgec.kernels.emit import Buffer, Expr, Writer, either, lanes, load, local, shuffle, store, vectorized, when, write
+from edgec.kernels.emit import Buffer, Expr, Writer, write
 from edgec.kernels.epilogue import Epilogue, Lower, geometry
 from edgec.kernels.machine import Machine, Tile, known_machine
 from edgec.kernels.program import Input, Output, TensorProgram
@@ -89,11 +86,9 @@ def _fits(dot: Dot, conv: Convolution, columns: int) -> bool:
 
 
 def _tile(dot: Dot, conv: Convolution, stride: int) -> Tile:
-    """All outputs of as many columns as fit; of a divisor of all columns that gives whole blocks, if there is one."""
-    width, unit = conv.window.ow, BYTE_BLOCK // gcd(BYTE_BLOCK, stride)
-    most = max(c for c in range(1, min(width, dot.registers) + 1) if _fits(dot, conv, c))
-    even = [c for c in range(unit, most + 1, unit) if width % c == 0]
-    return Tile(1, even[-1] if even else most, -(-conv.k // BYTE_BLOCK), 1)
+    """All outputs of as many columns as fit."""
+    most = max(c for c in range(1, dot.registers + 1) if _fits(dot, conv, c))
+    return Tile(1, whole_vectors(conv.window.ow, most, stride, BYTE_BLOCK), -(-conv.k // BYTE_BLOCK), 1)
 
 
 def _one_by_one(kernel: Kernel, cpu: Machine, dot: Dot, exact: Product, lower: Lower, writer: Writer) -> None:
@@ -144,47 +139,10 @@ def _output(kernel: Kernel, axis: int, shape: tuple[int, ...], writer: Writer) -
 
 
 class _Rows(Sums):
-    """Sums of all phases, which are stored as rows of the output [n, K, oh, ow]."""
+    """Sums of all phases, which are stored as rows of outputs."""
 
     def finish(self, sums: Buffer, n: Expr, block: Expr, blocks: int, area: Area) -> None:
-        """Every row of outputs that the tile has, by blocks of 16."""
-        (rows, columns), (_, channels, oh, ow) = self.placing.stride, self.y.shape
-        beyond = self.window.ow * columns - ow  # of the last position
-        for k in range(channels):
-            for r in range(rows):
-                row = area.row * rows + r
-
-                def line(width: int, k: int = k, r: int = r, row: Expr = row) -> None:
-                    for first in range(0, width, BYTE_BLOCK):
-                        picked = self._picked(sums, (k * rows + r) * columns, first, min(BYTE_BLOCK, width - first))
-                        self._store((n, k, row), area.column * columns + first, picked, min(BYTE_BLOCK, width - first))
-
-                width = area.columns * columns
-                with when(row < oh if self.window.oh * rows > oh else None):
-                    if not beyond:
-                        line(width)
-                    else:
-                        last = area.column + area.columns == self.window.ow
-                        either(last, lambda line=line, w=width - beyond: line(w), lambda line=line, w=width: line(w))
-
-    def _picked(self, sums: Buffer, output: int, first: int, count: int) -> Buffer:
-        """Sums of `count` columns from `first` on of a row, whose first phase is the `output`-th of a position."""
-        line, width, columns = local(BYTE_BLOCK, "int32"), self.dot.lanes, self.placing.stride[1]
-        every = self.vectors * self.k_blocks  # of a position
-        for start in range(0, count, width):
-            some = range(first + start, first + min(start + width, count))
-            places = [(c // columns * every * width) + output + c % columns for c in some]
-            sources = sorted({place // width for place in places})
-            index = {source: i for i, source in enumerate(sources)}
-            vectors = [load(sums, lanes(source * width, width)) for source in sources]
-            value = shuffle(vectors, [index[place // width] * width + place % width for place in places])
-            store(line, value, lanes(start, len(some)))
-        return line
-
-    def _store(self, place: tuple[Expr, Expr, Expr], column: Expr, sums: Buffer, count: int) -> None:
-        """`count` outputs of a row from `column` on."""
-        n, k, row = place
-        _, channels, oh, _ = self.y.shape
-        result = self.after.finish(((n * channels + k) * oh + row, 0, 0, column), sums, 0, count)
-        with vectorized(count) as e:
-            store(self.y, result(e), n, k, row, column + e)
+        """All that the tile has."""
+        every = self.vectors * self.k_blocks
+        Rows(self.after, self.y, self.placing.stride, BYTE_BLOCK, "int32", self.dot.lanes, every).write(
+            sums, n, self.window, area)

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from math import gcd
 
 import numpy as np
 from edgec.kernels.convolution import Convolution
-from edgec.kernels.epilogue import geometry
-from edgec.kernels.window import Window, pair
+from edgec.kernels.emit import Buffer, Expr, either, lanes, load, local, shuffle, store, vectorized, when
+from edgec.kernels.epilogue import Epilogue, geometry
+from edgec.kernels.window import Area, Window, pair
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType
@@ -92,6 +94,12 @@ def _along(first: int, stride: int, pad: int, taps: int) -> tuple[tuple[int, ...
     return found[::-1], len(found) - 1 - (first + pad - start) // stride
 
 
+def whole_vectors(columns: int, most: int, stride: int, block: int) -> int:
+    """How many of `columns` positions a tile of at most `most` has: of a divisor that gives whole blocks, if any."""
+    unit = block // gcd(block, stride)
+    return max((c for c in range(unit, most + 1, unit) if columns % c == 0), default=min(most, columns))
+
+
 def merged(found: list[Phase]) -> Convolution:
     """All phases as one convolution, whose channels are (k, phase). Its window holds those of all phases."""
     conv, windows = found[0].conv, [p.conv.window for p in found]
@@ -112,3 +120,57 @@ def merged_weights(array: np.ndarray, found: list[Phase]) -> np.ndarray:
         rows, columns = phase.conv.window.taps
         whole[:, index, :, up:up + rows, left:left + columns] = phase.weights(array)
     return whole.reshape(conv.k, c, *conv.window.taps)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Stores the sums of `merged`, those of a position side by side, as rows of the output [n, K, oh, ow].
+
+    The outputs of neighbouring positions are brought into the order of their row by permutations, so that the
+    pointwise nodes, `after` with axis -1, work on `block` of them. kind, width: of a vector of sums; every: vectors of
+    a position.
+    """
+
+    after: Epilogue
+    y: Buffer
+    stride: tuple[int, int]
+    block: int
+    kind: str
+    width: int
+    every: int
+
+    def write(self, sums: Buffer, n: Expr, window: Window, area: Area) -> None:
+        """The rows that a tile has."""
+        (rows, columns), (_, channels, oh, ow) = self.stride, self.y.shape
+        beyond, width = window.ow * columns - ow, area.columns * columns  # beyond: of the last position
+        last = area.column + area.columns == window.ow
+        for k, r in product(range(channels), range(rows)):
+            with when(area.row * rows + r < oh if window.oh * rows > oh else None):
+                if not beyond:
+                    self._row(sums, n, k, r, area, width)
+                else:
+                    either(last, lambda k=k, r=r: self._row(sums, n, k, r, area, width - beyond),  # type: ignore[misc]
+                           lambda k=k, r=r: self._row(sums, n, k, r, area, width))  # type: ignore[misc]
+
+    def _row(self, sums: Buffer, n: Expr, k: int, r: int, area: Area, width: int) -> None:
+        """The first `width` outputs of row r of the tile's positions."""
+        (rows, columns), (_, channels, oh, _) = self.stride, self.y.shape
+        row = area.row * rows + r
+        for first in range(0, width, self.block):
+            count, column = min(self.block, width - first), area.column * columns + first
+            picked = self._picked(sums, (k * rows + r) * columns, first, count)
+            result = self.after.finish(((n * channels + k) * oh + row, 0, 0, column), picked, 0, count)
+            with vectorized(count) as e:
+                store(self.y, result(e), n, k, row, column + e)
+
+    def _picked(self, sums: Buffer, output: int, first: int, count: int) -> Buffer:
+        """Sums of `count` columns from `first` on of a row, whose first phase is the `output`-th of a position."""
+        line, columns = local(self.block, self.kind), self.stride[1]
+        for start in range(0, count, self.width):
+            some = range(first + start, first + min(start + self.width, count))
+            places = [c // columns * self.every * self.width + output + c % columns for c in some]
+            sources = sorted({place // self.width for place in places})
+            vectors = [load(sums, lanes(source * self.width, self.width)) for source in sources]
+            value = shuffle(vectors, [sources.index(p // self.width) * self.width + p % self.width for p in places])
+            store(line, value, lanes(start, len(some)))
+        return line

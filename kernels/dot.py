@@ -194,7 +194,9 @@ class Vpdpbusd(Dot):
         return True
 
     def interleave(self, rows: Sequence[Expr]) -> list[Expr]:
-        """Byte by byte, which LLVM makes of permutations within lanes and of their doublewords."""
+        """Byte by byte, which LLVM makes of permutations within lanes and of their doublewords; one row is widened."""
+        if len(rows) == 1:
+            return [view(part, f"uint8x{4 * self.lanes}") for part in widened(rows[0], self.lanes)]
         return [shuffle(whole(rows, 4), [16 * r + v * self.lanes + c for c in range(self.lanes) for r in range(4)])
                 for v in range(self.vectors)]
 
@@ -264,16 +266,12 @@ class Vpmaddwd(Dot):
 
     def interleave(self, rows: Sequence[Expr]) -> list[Expr]:
         """Two bytes beside each other, widened; a row alone becomes int32 numbers."""
-        result = []
-        for v in range(self.vectors):
-            channels = [v * self.lanes + c for c in range(self.lanes)]
-            if len(rows) == 1:
-                wide = shuffle(rows, channels).astype(f"int32x{self.lanes}")
-                result.append(view(wide, f"int16x{2 * self.lanes}"))
-            else:
-                both = shuffle(rows, [16 * r + c for c in channels for r in range(2)])
-                result.append(both.astype(f"int16x{2 * self.lanes}"))
-        return result
+        kind = f"int16x{2 * self.lanes}"
+        if len(rows) == 1:
+            return [view(part, kind) for part in widened(rows[0], self.lanes)]
+        order = [16 * r + c for c in range(BYTE_BLOCK) for r in range(2)]
+        return [shuffle(rows, order[2 * self.lanes * v:2 * self.lanes * (v + 1)]).astype(kind)
+                for v in range(self.vectors)]
 
 
 @dataclass(frozen=True)
@@ -383,6 +381,12 @@ class Smull(Dot):
 def view(vector: Expr, dtype: str) -> Expr:
     """The same bytes as another type."""
     return tirx.reinterpret(dtype, vector)
+
+
+def widened(row: Expr, count: int) -> list[Expr]:
+    """A block of 16 bytes as vectors of `count` int32 numbers."""
+    parts = [shuffle([row], range(first, first + count)) for first in range(0, BYTE_BLOCK, count)]
+    return [part.astype(f"int32x{count}") for part in parts]
 
 
 def whole(rows: Sequence[Expr], count: int) -> list[Expr]:

@@ -269,7 +269,8 @@ class Epilogue:
             known[id(node.outputs[0])] = _reader(temporary)
         if grid is None:
             return known[id(self._result)]
-        return self._kept(lambda lane: grids.quotient(known[id(self._result)](lane), grid, self._cpu), grid, count)
+        return self._kept(lambda lane: grids.quotient(known[id(self._result)](lane), grid, self._cpu), grid, count,
+                          grids.bounded(grid, self._cpu))
 
     @contextmanager
     def _vectors(self, count: int | None) -> Iterator[Expr]:
@@ -282,8 +283,8 @@ class Epilogue:
             with unrolled(total // width) as part, vectorized(width) as lane:
                 yield part * width + lane
 
-    def _kept(self, steps: Reader, grid: Quant, count: int | None) -> Reader:
-        """The result as it is stored, for its numbers in steps of the grid."""
+    def _kept(self, steps: Reader, grid: Quant, count: int | None, inside: bool = False) -> Reader:
+        """The result as it is stored, for its numbers in steps of the grid. inside: they lie within it."""
         count = count or self._block
         temporary = local(self._block, grids.dtype(self._result))
         if self._finite and count == grids.BYTE_BLOCK and grid.dtype is DType.INT8:
@@ -293,7 +294,7 @@ class Epilogue:
             grids.narrow(numbers, temporary, grid)
             return _reader(temporary)
         with vectorized(count) as lane:
-            store(temporary, grids.nearest(steps(lane), grid), lane)
+            store(temporary, grids.nearest(steps(lane), grid, inside), lane)
         return _reader(temporary)
 
     def _anchor_reader(self, read: Reader, position: Position) -> Reader:

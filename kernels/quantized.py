@@ -98,7 +98,12 @@ def dequantized(q: Expr, quant: Quant) -> Expr:
 
 def quantized(x: Expr, quant: Quant, cpu: Machine | None = None) -> Expr:
     """The stored integer of a float32 number, on a grid with one scale."""
-    return nearest(quotient(x, quant, cpu), quant)
+    return nearest(quotient(x, quant, cpu), quant, bounded(quant, cpu))
+
+
+def bounded(quant: Quant, cpu: Machine | None) -> bool:
+    """True if what `quotient` gives lies within the grid, for any number."""
+    return cpu is not None and cpu.fused and reciprocal(quant) is not None
 
 
 def quotient(x: Expr, quant: Quant, cpu: Machine | None = None) -> Expr:
@@ -107,12 +112,11 @@ def quotient(x: Expr, quant: Quant, cpu: Machine | None = None) -> Expr:
     Source: Markstein, Computation of elementary functions on the IBM RISC System/6000 processor, 1990, theorem 2.
     """
     scale = np.float32(quant.scale.reshape(()))
-    inverse = reciprocal(quant) if cpu is not None and cpu.fused else None
     divisor = tirx.const(float(scale), "float32")
-    if inverse is None:
+    if not bounded(quant, cpu):
         return x / divisor
     low, high = (dequantize(np.asarray(edge), quant) for edge in bounds(quant.dtype))
-    factor = tirx.const(float(inverse), "float32")
+    factor = tirx.const(float(reciprocal(quant)), "float32")  # type: ignore[arg-type]
     x = tirx.min(tirx.max(x, tirx.const(float(low), "float32")), tirx.const(float(high), "float32"))  # no overflow
     first = x * factor
     rest = _fused(tirx.const(0, "float32") - first, divisor, x)
@@ -144,12 +148,16 @@ def reciprocal(quant: Quant) -> np.float32 | None:
     return inverse if np.array_equal(np.rint(found), np.rint(x / scale)) else None
 
 
-def nearest(steps: Expr, quant: Quant) -> Expr:
-    """The stored integer for a number of steps from the grid's zero: half to even, clamped; NaN is the lowest."""
+def nearest(steps: Expr, quant: Quant, inside: bool = False) -> Expr:
+    """The stored integer for a number of steps from the grid's zero: half to even, clamped; NaN is the lowest.
+
+    inside: the steps lie within the grid.
+    """
     low, high = bounds(quant.dtype)
     zero, kind = int(quant.zero_point.reshape(())), "int8" if low < 0 else "uint8"
-    steps = tirx.max(steps, tirx.const(low - zero, "float32"))
-    steps = tirx.min(steps, tirx.const(high - zero, "float32"))
+    if not inside:
+        steps = tirx.max(steps, tirx.const(low - zero, "float32"))
+        steps = tirx.min(steps, tirx.const(high - zero, "float32"))
     number = tirx.reinterpret("int32", steps + tirx.const(_ONES, "float32")).astype(kind)  # the low byte
     return number + tirx.const(zero, kind) if zero else number  # modulo 256: the sum is in range
 

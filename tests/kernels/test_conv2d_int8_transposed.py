@@ -17,19 +17,9 @@ from tests.grids import on_grids, random_feeds
 from tests.kernels.harness import check_exact, graph_input, node, random
 from tests.kernels.int8 import ARM, AVX512, VNNI, X86, check_bytes, check_engine, cores, emulated
 from tests.kernels.test_conv2d_transposed import CASES as MANY
-from tests.kernels.test_conv2d_transposed import transposed
+from tests.kernels.test_conv2d_transposed import FEW, transposed
 
-# c, k, size, taps, attributes: fewer outputs than half a block
-FEW: dict[str, tuple[int, int, tuple[int, ...], tuple[int, ...], dict[str, object]]] = {
-    "mask": (16, 1, (5, 24), (2, 2), {"strides": (2, 2)}),
-    "colours": (20, 3, (5, 7), (4, 4), {"strides": (2, 2), "pads": (1, 1, 1, 1)}),
-    "odd_result": (17, 7, (4, 9), (3, 3), {"strides": (2, 2), "pads": (1, 1, 1, 1)}),
-    "output_padding": (33, 2, (4, 19), (3, 3), {"strides": (2, 2), "pads": (1, 1, 1, 1), "output_padding": (1, 1)}),
-    "uneven_stride": (9, 2, (5, 6), (5, 3), {"strides": (3, 2), "pads": (2, 0, 1, 1)}),
-    "four": (16, 5, (3, 5), (4, 4), {"strides": (4, 4)}),
-    "sequence": (32, 5, (11,), (4,), {"strides": (2,), "pads": (1, 2)}),
-}
-CASES = {**MANY, **FEW}
+CASES = {**MANY, **{f"few_{name}": case for name, case in FEW.items()}}
 
 
 @cores(*X86)
@@ -41,7 +31,7 @@ def test_transposed_int8_gives_the_bits_of_the_interpreter(case: str, target: Ta
 
 @emulated
 @pytest.mark.parametrize("name", ARM)
-@pytest.mark.parametrize("case", ["odd_taps", "colours", "odd_result"])
+@pytest.mark.parametrize("case", ["odd_taps", "few_colours", "few_odd_result"])
 def test_transposed_int8_gives_the_bits_of_the_interpreter_on_arm(case: str, name: str, tmp_path: Path) -> None:
     c, k, size, taps, attributes = CASES[case]
     algorithms = check_engine(transposed(c, k, size, taps, **attributes), load_target(name), tmp_path)
@@ -57,7 +47,7 @@ def alone(c: int, k: int, size: tuple[int, ...], taps: tuple[int, ...], **attrib
 
 
 @cores(VNNI, AVX512)
-@pytest.mark.parametrize("case", ["overlap", "colours", "odd_result"])
+@pytest.mark.parametrize("case", ["overlap", "few_colours", "few_odd_result"])
 def test_sums_that_are_requantized_give_the_bits_of_the_interpreter(case: str, target: Target) -> None:
     c, k, size, taps, attributes = CASES[case]
     assert conv2d_int8_transposed.ALGORITHM in check_bytes(alone(c, k, size, taps, **attributes), target)
@@ -84,7 +74,8 @@ def scattered(x: np.ndarray, w: np.ndarray, stride: tuple[int, int], pad: tuple[
     return y
 
 
-@pytest.mark.parametrize("case", ["odd_taps", "uneven", "large_pads", "colours", "odd_result", "uneven_stride"])
+@pytest.mark.parametrize("case", ["odd_taps", "uneven", "large_pads", "few_colours", "few_odd_result",
+                                  "few_uneven_stride"])
 def test_phases_are_the_sums_of_the_inputs_that_are_scattered(case: str) -> None:
     c, k, size, taps, attributes = CASES[case]
     anchor = group(alone(c, k, size, taps, **attributes))[0].anchor

@@ -21,6 +21,17 @@ CASES = {
     "large_pads": (16, 16, (6, 6), (3, 3), {"strides": (1, 1), "pads": (2, 2, 2, 2)}),
 }
 
+# fewer outputs than half a block
+FEW: dict[str, tuple[int, int, tuple[int, ...], tuple[int, ...], dict[str, object]]] = {
+    "mask": (16, 1, (5, 24), (2, 2), {"strides": (2, 2)}),
+    "colours": (20, 3, (5, 7), (4, 4), {"strides": (2, 2), "pads": (1, 1, 1, 1)}),
+    "odd_result": (17, 7, (4, 9), (3, 3), {"strides": (2, 2), "pads": (1, 1, 1, 1)}),
+    "output_padding": (33, 2, (4, 19), (3, 3), {"strides": (2, 2), "pads": (1, 1, 1, 1), "output_padding": (1, 1)}),
+    "uneven_stride": (9, 2, (5, 6), (5, 3), {"strides": (3, 2), "pads": (2, 0, 1, 1)}),
+    "four": (16, 5, (3, 5), (4, 4), {"strides": (4, 4)}),
+    "sequence": (32, 5, (11,), (4,), {"strides": (2,), "pads": (1, 2)}),
+}
+
 
 def transposed(c: int, k: int, size: tuple[int, ...], taps: tuple[int, ...], **attributes: object) -> Graph:
     graph = Graph("transposed")
@@ -50,9 +61,20 @@ def test_other_forms_are_refused(attributes: dict[str, object], reason: str) -> 
     assert registry.find(kernel, AVX512) is None
 
 
-def test_few_channels_are_refused() -> None:
-    kernel = group(transposed(32, 3, (5, 5), (2, 2), strides=(2, 2)))[0]
+@everywhere
+@pytest.mark.parametrize("case", FEW)
+def test_few_outputs_equal_the_reference(case: str, target: Target) -> None:
+    c, k, size, taps, attributes = FEW[case]
+    algorithms = check(transposed(c, k, size, taps, **attributes), target)
+    assert "transposed" in algorithms
+    assert "generic" not in algorithms
+
+
+def test_few_inputs_and_many_phases_are_refused() -> None:
+    kernel = group(transposed(3, 32, (5, 5), (2, 2), strides=(2, 2)))[0]
     assert "half a block" in (conv2d_transposed.refuse(kernel, AVX512) or "")
+    kernel = group(transposed(32, 7, (5, 5), (9, 9), strides=(9, 9)))[0]
+    assert "registers" in (conv2d_transposed.refuse(kernel, AVX512) or "")
 
 
 def test_every_tap_belongs_to_one_phase() -> None:

@@ -34,7 +34,7 @@ from tests.kernels.harness import AVX512, graph_input, node, random, rng, run, t
 from tests.kernels.test_conv2d_depthwise import CASES as DEPTHWISE
 from tests.kernels.test_conv2d_depthwise import depthwise
 from tests.kernels.test_conv2d_transposed import CASES as TRANSPOSED
-from tests.kernels.test_conv2d_transposed import transposed
+from tests.kernels.test_conv2d_transposed import FEW, transposed
 from tests.kernels.test_matmul import GEMMS, gemm
 from tests.kernels.test_pointwise_rows import UNARY
 from tests.kernels.test_pool2d import CASES as POOLS
@@ -124,9 +124,9 @@ def test_depthwise_convolution(case: str) -> None:
     assert "depthwise" in check(depthwise(*shape, **attributes), partial_sums.error("float16", 49) + 4 * ONCE)
 
 
-@pytest.mark.parametrize("case", TRANSPOSED)
-def test_transposed_convolution(case: str) -> None:
-    c, k, size, taps, attributes = TRANSPOSED[case]
+@pytest.mark.parametrize("case", [*TRANSPOSED.values(), *FEW.values()], ids=[*TRANSPOSED, *(f"few_{x}" for x in FEW)])
+def test_transposed_convolution(case: tuple[int, int, tuple[int, ...], tuple[int, ...], dict[str, object]]) -> None:
+    c, k, size, taps, attributes = case
     terms = c * int(np.prod(taps))
     algorithms = check(transposed(c, k, size, taps, **attributes), partial_sums.error("float16", terms) + 2 * ONCE)
     assert "transposed" in algorithms
