@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from torch.export.pt2_archive._package import load_pt2
 
 from edgec.errors import InternalError, Unsupported, UserError
 from edgec.frontends import LoadedModel, torch_export
@@ -136,7 +137,7 @@ def _load_program(path: Path, trust: bool) -> torch.export.ExportedProgram:
     force = contextlib.nullcontext() if trust else torch_export.environment("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
     try:
         with torch_export.quiet(), force:
-            program = torch.export.load(archive)
+            program = _loaded(archive)
     except pickle.UnpicklingError as error:
         raise UserError(
             "the archive holds pickled Python objects, which run code when they are read",
@@ -144,11 +145,29 @@ def _load_program(path: Path, trust: bool) -> torch.export.ExportedProgram:
             expected="tensors only",
             hint=TRUST,
         ) from error
+    except NotImplementedError as error:  # told by the registry of containers
+        raise UserError(
+            "the program takes or returns objects of a class that torch does not know here",
+            where=str(path),
+            reason=error,
+            expected="tensors, tuples, lists and dicts",
+            hint="export a module whose forward takes and returns these (models of transformers: return_dict=False)",
+        ) from error
     except Exception as error:  # its deserializer raises whatever a damaged field leads to
         raise _damaged(str(path), error) from error
     if not trust:
         program._guards_code = []  # source code that the program would execute to check its inputs
     return program
+
+
+def _loaded(archive: io.BytesIO) -> torch.export.ExportedProgram:
+    """The program of an archive. torch.export.load only logs why it cannot read one; this raises that very error."""
+    try:
+        return torch.export.load(archive)
+    except RuntimeError:
+        archive.seek(0)
+        load_pt2(archive)
+        raise
 
 
 def _unpickle(path: Path, kind: FileKind, trust: bool) -> Any:

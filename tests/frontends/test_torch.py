@@ -120,6 +120,33 @@ def test_program_is_read_and_its_batch_is_bound(tmp_path: Path, program: torch.e
     same_as_torch(loaded, torch_nets.net())
 
 
+class Answer(dict):
+    """A container of outputs that is known only where the package that defines it has been imported."""
+
+
+class Answering(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> Answer:
+        return Answer(y=torch.relu(x))
+
+
+def test_program_whose_outputs_are_objects_of_a_package_says_which(tmp_path: Path) -> None:
+    pytree = torch.utils._pytree
+    pytree.register_pytree_node(
+        Answer,
+        lambda a: (list(a.values()), list(a)),
+        lambda values, keys: Answer(zip(keys, values, strict=True)),
+        serialized_type_name="package.Answer",
+    )
+    try:
+        torch.export.save(torch.export.export(Answering(), (torch.randn(SHAPE),)), tmp_path / "net.pt2")
+    finally:
+        pytree._deregister_pytree_node(Answer)
+    with pytest.raises(UserError, match="class that torch does not know") as caught:
+        load(tmp_path / "net.pt2")
+    assert "package.Answer" in caught.value.reason
+    assert "tuples" in caught.value.expected
+
+
 @pytest.mark.parametrize(
     "make", [lambda m: torch.jit.script(m), lambda m: torch.jit.trace(m, torch.randn(SHAPE))], ids=["script", "trace"]
 )
