@@ -156,11 +156,6 @@ def growth(array: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
     return grown.max((0, 1))
 
 
-def error_bound(array: np.ndarray, axes: Sequence[Axis], dtype: str = "float32") -> np.ndarray:
-    """For each output channel: no data within -1 ... 1 can make its error larger."""
-    return (array.shape[1] + _STEPS) * UNITS[dtype] * growth(array, axes)
-
-
 def likely_error(array: np.ndarray, axes: Sequence[Axis]) -> float:
     """The probabilistic bound in float32 of the layer's largest error, relative to the largest sum that a channel can
     have.

@@ -28,8 +28,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """`golden(name, text)`: the text equals tests/golden/NAME; `--regen-golden` writes it."""
+def check_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`check_golden(name, text)`: the text equals tests/golden/NAME; `--regen-golden` writes it."""
 
     def check(name: str, text: str) -> None:
         path = GOLDEN / name

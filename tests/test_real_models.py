@@ -36,7 +36,7 @@ def exactly(graph: Graph, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return interpret(twin, {v.name: feeds[v.name].astype(v.dtype.numpy) for v in twin.inputs})
 
 
-def compare(model: RealModel, target: str, folder, limit: int | None) -> None:
+def check_build(model: RealModel, target: str, folder, limit: int | None) -> None:
     """Build for `target`, then hold every sample's outputs against ONNX Runtime on the original model."""
     if target == "rpi4" and shutil.which("qemu-aarch64") is None:
         pytest.skip("qemu-aarch64 is not installed")
@@ -71,11 +71,11 @@ def compare(model: RealModel, target: str, folder, limit: int | None) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("model", quick, ids=str)
 def test_build_equals_onnxruntime_on_a_few_samples(model, target, tmp_path):
-    compare(model, target, tmp_path, 10)
+    check_build(model, target, tmp_path, 10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_build_equals_onnxruntime_on_real_samples(model, target, tmp_path):
-    compare(model, target, tmp_path, (PREDICTIONS if model.classes else OTHERS)[target])
+    check_build(model, target, tmp_path, (PREDICTIONS if model.classes else OTHERS)[target])

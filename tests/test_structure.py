@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -197,6 +198,69 @@ def test_packages_of_the_wheel_are_the_folders():
     assert sorted(config["packages"]) == sorted(folders)
     assert all(f"{Path(f).parent.as_posix()}/__init__.py" in PACKAGE for f in PACKAGE)
     assert config["package-dir"] == {FOLDERS[k]: k for k in FOLDERS}
+
+
+NAMED_ELSEWHERE = {  # definitions that nothing in edgec or tools names, and who does
+    "EdgecBackend": "onnx.backend.test.runner, and every tool that takes a backend of ONNX",
+}
+
+
+@cache
+def uses() -> Counter[str]:
+    """How often each name stands in the code, definitions included, strings and comments too."""
+    words: Counter[str] = Counter()
+    for file in sources(*FOLDERS, "tools"):
+        words.update(re.findall(r"[A-Za-z_]\w*", (ROOT / file).read_text(encoding="utf-8")))
+    return words
+
+
+@pytest.mark.parametrize("file", PACKAGE)
+def test_every_definition_of_a_module_is_used_by_the_code_itself(file):
+    defined = [n.name for n in tree(file).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))
+               and not n.decorator_list and n.name != "__getattr__"]
+    for node in tree(file).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(
+            node, ast.AnnAssign) else []
+        defined += [t.id for t in targets if isinstance(t, ast.Name) and not t.id.startswith("__")]
+    assert [n for n in defined if uses()[n] < 2 and n not in NAMED_ELSEWHERE] == [], "only tests use it, or nobody"
+
+
+def own_tests(file: str) -> list[ast.FunctionDef]:
+    return [n for n in ast.walk(tree(file)) if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
+
+
+@pytest.mark.parametrize("file", [f for f in sources("tests") if Path(f).name.startswith("test_")])
+def test_every_test_asserts_or_calls_what_says_that_it_checks(file):
+    def can_fail(node: ast.AST) -> bool:
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            return name in ("raises", "fail") or name.startswith(("check", "assert"))
+        return isinstance(node, ast.Assert)
+
+    assert [t.name for t in own_tests(file) if not any(map(can_fail, ast.walk(t)))] == []
+
+
+@pytest.mark.parametrize("file", [f for f in sources("tests") if Path(f).name.startswith("test_")])
+def test_no_test_hides_another_of_the_same_name(file):
+    names = Counter(n.name for n in tree(file).body if isinstance(n, ast.FunctionDef))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_every_tool_that_people_start_is_in_the_guide():
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    started = [f for f in tracked() if re.fullmatch(r"tools/[a-z_]+", f)]
+    assert [f for f in started if f not in guide] == []
+
+
+def test_guide_names_every_part_and_no_file_that_is_gone():
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    parts = {f"edgec/{stage_of(module_of(f))}" for f in PACKAGE} - {"edgec/", "edgec/targets", "edgec/kernels",
+                                                                   "edgec/__main__"}
+    assert sorted(p for p in parts if not re.search(rf"\b{p.removeprefix('edgec/')}(/|\.py)", guide)) == []
+    known = {f.split("/", depth)[-1] for f in tracked() for depth in range(6)} | {
+        f"{Path(*Path(f).parts[i:j]).as_posix()}/" for f in tracked() for i in range(5) for j in range(i + 1, 6)}
+    named = set(re.findall(r"`((?:[\w.]+/)*[\w.]+(?:\.(?:py|h|c|toml|md)|/))`", guide))
+    assert sorted(n for n in named if n not in known) == []
 
 
 def tracked() -> list[str]:

@@ -63,7 +63,6 @@ class Scheme:
 
 
 SYMMETRIC = Scheme(DType.INT8)
-UNSIGNED = Scheme(DType.UINT8)  # for numbers that are never negative, such as those after ReLU
 AFFINE = Scheme(DType.UINT8, affine=True)
 
 

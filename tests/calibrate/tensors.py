@@ -6,10 +6,13 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edgec.calibrate.grids import Scheme
 from edgec.calibrate.histograms import Histogram, count
 from edgec.calibrate.ranges import measure
+from edgec.ir.types import DType
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+UNSIGNED = Scheme(DType.UINT8)  # for numbers that are never negative, such as those after ReLU
 
 
 def arrays(min_samples: int = 1, elements: st.SearchStrategy[float] = FLOATS) -> st.SearchStrategy[np.ndarray]:

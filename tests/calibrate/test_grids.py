@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgec.calibrate.grids import AFFINE, SYMMETRIC, UNSIGNED, Distribution, Scheme
+from edgec.calibrate.grids import AFFINE, SYMMETRIC, Distribution, Scheme
 from edgec.calibrate.ranges import measure
 from edgec.ir.quantize import quantize, quantize_dequantize
 from edgec.ir.types import DType
-from tests.calibrate.tensors import FLOATS, arrays, distribution, histogram
+from tests.calibrate.tensors import FLOATS, UNSIGNED, arrays, distribution, histogram
 
 SCHEMES = {"int8": SYMMETRIC, "uint8": UNSIGNED, "affine": AFFINE, "affine int8": Scheme(DType.INT8, affine=True),
            "int4": Scheme(DType.INT4)}

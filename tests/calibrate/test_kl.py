@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.calibrate import kl
-from edgec.calibrate.grids import AFFINE, SYMMETRIC, UNSIGNED
+from edgec.calibrate.grids import AFFINE, SYMMETRIC
 from edgec.calibrate.methods import choose
 from edgec.ir.quantize import quantize_dequantize
 from tests.calibrate.tensors import distribution, histogram
@@ -105,7 +105,7 @@ def test_best_threshold_takes_the_largest_of_equals():
 def test_zeros_do_not_move_the_threshold():
     x = np.maximum(distribution(1, 50_000), 0)
     assert (x == 0).mean() > 0.1
-    for scheme in (SYMMETRIC, UNSIGNED, AFFINE):
+    for scheme in (SYMMETRIC, AFFINE):
         assert choose(histogram(x), "kl", scheme).value == choose(histogram(x[x > 0]), "kl", scheme).value
 
 

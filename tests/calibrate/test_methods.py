@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.calibrate.grids import AFFINE, SYMMETRIC, UNSIGNED, Distribution, Scheme
+from edgec.calibrate.grids import AFFINE, SYMMETRIC, Distribution, Scheme
 from edgec.calibrate.histograms import count, merge
 from edgec.calibrate.methods import METHODS, choose, choose_all, least, percentile
 from edgec.calibrate.ranges import measure
 from edgec.errors import UserError
 from edgec.ir.quantize import quantize_dequantize
 from edgec.ir.types import DType
-from tests.calibrate.tensors import FLOATS, arrays, distribution, histogram
+from tests.calibrate.tensors import FLOATS, UNSIGNED, arrays, distribution, histogram
 
 SCHEMES = {"int8": SYMMETRIC, "uint8": UNSIGNED, "affine": AFFINE}
 

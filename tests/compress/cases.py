@@ -20,7 +20,7 @@ def tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
 
 
-def close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = 1e-5) -> None:
+def check_close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = 1e-5) -> None:
     """Equal to 1e-5 of the largest magnitude; all that is no float is equal."""
     array = actual.detach().numpy()
     assert array.shape == expected.shape
@@ -40,13 +40,13 @@ def check(graph: Graph, *, batch: bool = True, seed: int = 1) -> GraphModule:
     module = to_torch(graph)
     given = feeds(graph, seed)
     for name, expected in interpret(graph, given).items():
-        close(module(**tensors(given))[name], expected)
+        check_close(module(**tensors(given))[name], expected)
     if batch:
         samples = [feeds(graph, s) for s in (1, 2, 3)]
         whole = module(**tensors({n: np.concatenate([np.atleast_1d(s[n]) for s in samples]) for n in given}))
         results = [interpret(graph, s) for s in samples]
         for name in whole:
-            close(whole[name], np.concatenate([np.atleast_1d(r[name]) for r in results]))
+            check_close(whole[name], np.concatenate([np.atleast_1d(r[name]) for r in results]))
     assert [(v.name, id(v.const)) for v in graph.constants()] == [(n, id(c)) for n, c in before]
     return module
 

@@ -14,7 +14,7 @@ from edgec.ir.text import print_graph
 from edgec.ir.types import DType, Quant, Sparsity, TensorType
 from edgec.ops.semantics import make_node
 from edgec.passes.pipelines import optimize
-from tests.compress.cases import check, close, tensors
+from tests.compress.cases import check, check_close, tensors
 from tests.models import BLOCKS, Builder, attention_block, feeds, mlp
 
 
@@ -78,7 +78,7 @@ def test_training_lowers_the_loss_keeps_masks_and_leaves_the_graph_alone():
     assert all(np.array_equal(after[n].const, before[n]) for n in before if n not in module.weight_names)
     given = feeds(graph)
     for name, expected in interpret(trained, given).items():
-        close(module(**tensors(given))[name], expected)
+        check_close(module(**tensors(given))[name], expected)
 
 
 def test_a_mask_holds_when_the_parameter_itself_is_overwritten():

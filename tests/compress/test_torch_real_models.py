@@ -13,7 +13,7 @@ from edgec.compress.torch_module import to_torch
 from edgec.frontends import load
 from edgec.ir.double import in_double_precision
 from edgec.ir.interpret import interpret
-from tests.compress.cases import close, tensors
+from tests.compress.cases import check_close, tensors
 from tests.real_models import MODELS, RealModel
 
 SLOW = ("coco/yolox_nano_opset11.onnx", "faces/ultraface_rfb320_opset9.onnx")
@@ -44,4 +44,4 @@ def test_real_model_equals_the_interpreter(model: RealModel) -> None:
             assert error < 1e-4
             double = in_double_precision(graph)
             wide = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in given.items()}
-            close(to_torch(double)(**tensors(wide))[name], interpret(double, wide)[name], 1e-9)
+            check_close(to_torch(double)(**tensors(wide))[name], interpret(double, wide)[name], 1e-9)

@@ -13,7 +13,7 @@ def run(graph, inputs):
     return run_session(open_session(to_model(graph).SerializeToString()), inputs)
 
 
-def same(graph, tolerance=1e-5):
+def check_same(graph, tolerance=1e-5):
     inputs = feeds(graph)
     expected, got = interpret(graph, inputs), run(graph, inputs)
     assert list(got) == [v.name for v in graph.outputs]
@@ -23,7 +23,7 @@ def same(graph, tolerance=1e-5):
 
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS.keys())
 def test_to_model_keeps_meaning_when_a_block_is_float(block):
-    same(block())
+    check_same(block())
 
 
 def quantized_graph():

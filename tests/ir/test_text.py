@@ -148,11 +148,11 @@ def test_array_goes_elsewhere_when_its_text_would_lose_bits():
     assert bits(references["c"]) == bits(strange)
 
 
-def test_print_graph_looks_like_this(golden):
+def test_print_graph_looks_like_this(check_golden):
     graph = conv_bn_relu(channels=4, out=2, groups=1)
     graph.nodes[0].inputs[1].quant = Quant(DType.INT8, np.array([0.5, 0.25], np.float32), np.zeros(2, np.int8), 0)
     graph.nodes[0].inputs[1].sparsity = Sparsity(2, 4, 1)
-    golden("ir/conv_bn_relu.txt", print_graph(graph))
+    check_golden("ir/conv_bn_relu.txt", print_graph(graph))
 
 
 @pytest.mark.parametrize(("body", "line", "expected"), [

@@ -13,7 +13,7 @@ from edgec.kernels import convolution, registry, winograd_schedule
 from edgec.kernels.convolution import Convolution
 from edgec.kernels.machine import Machine, known_machine
 from edgec.kernels.winograd_schedule import Schedule
-from edgec.kernels.winograd_transform import axis, error_bound, likely_error
+from edgec.kernels.winograd_transform import _STEPS, UNITS, axis, growth, likely_error
 
 from edgec.backends.base import CompileOptions
 from edgec.backends.tvm.backend import BACKEND
@@ -116,7 +116,7 @@ def test_error_bound_holds(kind: str, m: int, monkeypatch: pytest.MonkeyPatch) -
     got, algorithms = run(plain_conv(weights, size), targets()[-1], {"x": x})
     assert "winograd" in algorithms
     error = np.abs(next(iter(got.values())) - exact(x, weights)).max((0, 2, 3))
-    bound = error_bound(weights.astype(np.float64), axes) * np.abs(x).max()
+    bound = (channels + _STEPS) * UNITS["float32"] * growth(weights.astype(np.float64), axes) * np.abs(x).max()
     assert np.all(error <= bound)
     likely = likely_error(weights, axes) * np.abs(weights).sum((1, 2, 3)).max() * np.abs(x).max()
     assert error.max() <= likely

@@ -33,7 +33,7 @@ def quant(scale: float = 0.05, zero: int = 3) -> Quant:
     return Quant(DType.INT8, np.float32(scale), np.int8(zero))
 
 
-def same_numbers(before: Graph, after: Graph, tolerance: float, seed: int = 1) -> None:
+def check_numbers(before: Graph, after: Graph, tolerance: float, seed: int = 1) -> None:
     """Every output differs by at most `tolerance` of its largest magnitude."""
     given = feeds(before, seed)
     expected, found = interpret(before, given), interpret(after, given)
@@ -62,7 +62,7 @@ def apply(
     assert report.name == module.__name__.rpartition(".")[2]
     assert report.matched == report.applied + len(report.refused)
     if numbers:
-        same_numbers(graph, result.graph, tolerance)
+        check_numbers(graph, result.graph, tolerance)
     assert module.run(result.graph, options).report.applied == 0, "the second run found something"
     return result
 

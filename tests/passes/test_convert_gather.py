@@ -23,13 +23,13 @@ def test_convert_gather_slices_when_the_indices_are_evenly_spaced(indices):
     assert ops(apply(convert_gather, graph).graph) == ["Slice"]
 
 
-def test_convert_gather_keeps_the_grid_of_the_result(golden):
+def test_convert_gather_keeps_the_grid_of_the_result(check_golden):
     b = Builder()
     y = b("Gather", b.input("x", 3, 5), np.array(1), axis=1)
     y.quant = quant()
     result = apply(convert_gather, b.output(y))
     assert [n.outputs[0].quant for n in result.graph.nodes] == [quant(), quant()]
-    golden("passes/convert_gather.txt", print_graph(result.graph))
+    check_golden("passes/convert_gather.txt", print_graph(result.graph))
 
 
 @pytest.mark.parametrize("indices", [[2, 1], [1, 1], [0, 1, 3], [[0, 1]], [-1, 0]])

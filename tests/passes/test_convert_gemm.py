@@ -13,12 +13,12 @@ def gemm(b, bias=None, rows=3, **attributes):
     return b("Gemm", x, w, *([] if bias is None else [bias]), **attributes)
 
 
-def test_convert_gemm_folds_alpha_and_beta(golden):
+def test_convert_gemm_folds_alpha_and_beta(check_golden):
     b = Builder()
     result = apply(convert_gemm, b.output(gemm(b, b.weight(5, name="b"), alpha=0.5, beta=-2.0, transB=1)))
     assert ops(result.graph) == ["Gemm"]
     assert result.graph.nodes[0].attributes == {"transB": 1}
-    golden("passes/convert_gemm.txt", print_graph(result.graph))
+    check_golden("passes/convert_gemm.txt", print_graph(result.graph))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 5), (5,)])

@@ -20,13 +20,13 @@ def test_convert_pool_writes_a_global_pool_when_a_reduction_covers_the_picture(o
     assert ops(result.graph) == [expected, *([] if keep else ["Reshape"])]
 
 
-def test_convert_pool_takes_three_dimensional_pictures_and_keeps_grids(golden):
+def test_convert_pool_takes_three_dimensional_pictures_and_keeps_grids(check_golden):
     b = Builder()
     y = b("ReduceMean", b.input("x", 1, 3, 5, 7, 2), ints(2, 3, 4), keepdims=0)
     y.quant = quant()
     result = apply(convert_pool, b.output(y))
     assert [n.outputs[0].quant for n in result.graph.nodes] == [quant(), quant()]
-    golden("passes/convert_pool.txt", print_graph(result.graph))
+    check_golden("passes/convert_pool.txt", print_graph(result.graph))
 
 
 @pytest.mark.parametrize(("op", "expected"), [("AveragePool", "GlobalAveragePool"), ("MaxPool", "GlobalMaxPool")])

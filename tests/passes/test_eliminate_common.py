@@ -7,13 +7,13 @@ from tests.models import Builder
 from tests.passes.checks import apply, ops, quant, refusals
 
 
-def test_eliminate_common_merges_equal_expressions(golden):
+def test_eliminate_common_merges_equal_expressions(check_golden):
     b = Builder()
     x = b.input("x", 2, 3)
     y = b("Mul", b("Exp", b("Add", x, 1.5)), b("Neg", b("Exp", b("Add", x, 1.5))))
     result = apply(eliminate_common, b.output(y))
     assert ops(result.graph) == ["Add", "Exp", "Neg", "Mul"]
-    golden("passes/eliminate_common.txt", print_graph(result.graph))
+    check_golden("passes/eliminate_common.txt", print_graph(result.graph))
 
 
 def test_eliminate_common_merges_equal_constants_but_not_of_other_type_bytes_or_grid():

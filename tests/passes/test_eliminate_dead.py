@@ -4,7 +4,7 @@ from tests.models import Builder
 from tests.passes.checks import apply, ops
 
 
-def test_eliminate_dead_removes_chains_that_no_output_reads(golden):
+def test_eliminate_dead_removes_chains_that_no_output_reads(check_golden):
     b = Builder()
     x = b.input("x", 2, 3)
     y = b("Neg", x)
@@ -12,7 +12,7 @@ def test_eliminate_dead_removes_chains_that_no_output_reads(golden):
     result = apply(eliminate_dead, b.output(y))
     assert ops(result.graph) == ["Neg"]
     assert result.report.applied == 3
-    golden("passes/eliminate_dead.txt", print_graph(result.graph))
+    check_golden("passes/eliminate_dead.txt", print_graph(result.graph))
 
 
 def test_eliminate_dead_keeps_inputs_and_a_node_of_which_one_output_is_used():

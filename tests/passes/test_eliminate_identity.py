@@ -94,13 +94,13 @@ def test_eliminate_identity_removes_a_global_pool_when_the_picture_is_one_pixel(
     assert ops(apply(eliminate_identity, b.output(y)).graph) == ["Neg"]
 
 
-def test_eliminate_identity_keeps_the_output_name_when_the_node_gives_a_graph_output(golden):
+def test_eliminate_identity_keeps_the_output_name_when_the_node_gives_a_graph_output(check_golden):
     b = Builder()
     y = b("Identity", b("Dropout", b("Neg", b.input("x", 3))))
     result = apply(eliminate_identity, b.output(y))
     assert ops(result.graph) == ["Neg"]
     assert result.graph.outputs[0].name == y.name
-    golden("passes/eliminate_identity.txt", print_graph(result.graph))
+    check_golden("passes/eliminate_identity.txt", print_graph(result.graph))
 
 
 def test_eliminate_identity_refuses_when_an_input_would_become_an_output():

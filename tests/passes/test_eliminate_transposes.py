@@ -61,10 +61,10 @@ def test_eliminate_transposes_leaves_only_the_borders_when_layout_changes_around
     assert transposes[1].outputs[0] is result.graph.outputs[0]
 
 
-def test_eliminate_transposes_prints_the_region_in_the_other_layout(golden):
+def test_eliminate_transposes_prints_the_region_in_the_other_layout(check_golden):
     b = Builder()
     result = apply(eliminate_transposes, between_convs(b, lambda b, y: b("Relu", b("Add", y, b.weight(y.shape[-1])))))
-    golden("passes/eliminate_transposes.txt", print_graph(result.graph))
+    check_golden("passes/eliminate_transposes.txt", print_graph(result.graph))
 
 
 def test_eliminate_transposes_cancels_inverse_orders():

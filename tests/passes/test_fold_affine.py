@@ -11,13 +11,13 @@ def channels(b, count, rank=3):
     return b.constant(b.random.uniform(0.5, 2.0, (count,) + (1,) * (rank - 1)).astype(np.float32))
 
 
-def test_fold_affine_changes_weights_when_mul_and_add_follow_a_conv(golden):
+def test_fold_affine_changes_weights_when_mul_and_add_follow_a_conv(check_golden):
     b = Builder()
     y = b.conv(b.input("x", 2, 4, 5, 7), 6, groups=2)
     y = b("Add", b("Mul", y, channels(b, 6)), channels(b, 6))
     result = apply(fold_affine, b.output(y))
     assert ops(result.graph) == ["Conv"]
-    golden("passes/fold_affine.txt", print_graph(result.graph))
+    check_golden("passes/fold_affine.txt", print_graph(result.graph))
 
 
 @pytest.mark.parametrize("op", ["Mul", "Div", "Add", "Sub"])

@@ -10,12 +10,12 @@ from tests.passes.checks import apply, ops, quant, refusals
 
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("bias", [False, True])
-def test_fold_batch_norm_scales_weights_when_after_a_conv(groups, bias, golden):
+def test_fold_batch_norm_scales_weights_when_after_a_conv(groups, bias, check_golden):
     result = apply(fold_batch_norm, conv_bn_relu(groups=groups, bias=bias))
     assert ops(result.graph) == ["Conv", "Relu"]
     assert len(result.graph.nodes[0].inputs) == 3
     if groups == 3 and bias:
-        golden("passes/fold_batch_norm.txt", print_graph(result.graph))
+        check_golden("passes/fold_batch_norm.txt", print_graph(result.graph))
 
 
 def test_fold_batch_norm_keeps_the_name_and_source_of_the_conv():

@@ -9,10 +9,10 @@ from tests.models import Builder, shuffle_block
 from tests.passes.checks import apply, ops, quant, refusals
 
 
-def test_fold_constants_computes_shape_arithmetic_when_shapes_are_static(golden):
+def test_fold_constants_computes_shape_arithmetic_when_shapes_are_static(check_golden):
     result = apply(fold_constants, shuffle_block())
     assert not {"Shape", "Gather", "Unsqueeze", "Concat", "Div"} & set(ops(result.graph))
-    golden("passes/fold_constants.txt", print_graph(result.graph))
+    check_golden("passes/fold_constants.txt", print_graph(result.graph))
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 4), (1, 3), (-2, 4), (3, 1), (0, -1), (-9, 9)])

@@ -20,13 +20,13 @@ def pool(b, op, x, kernel=3, **attributes):
     return b(op, x, kernel_shape=(kernel, kernel), **attributes)
 
 
-def test_fold_pad_adds_to_the_pads_of_a_conv(golden):
+def test_fold_pad_adds_to_the_pads_of_a_conv(check_golden):
     b = Builder()
     x = padded(b, b.input("x", 1, 4, 6, 5), (0, 0, 0, 1, 0, 0, 2, 3))
     result = apply(fold_pad, b.output(b.conv(x, 6, stride=2, pad=1, groups=2)))
     assert ops(result.graph) == ["Conv"]
     assert result.graph.nodes[0].attributes["pads"] == (1, 2, 3, 4)
-    golden("passes/fold_pad.txt", print_graph(result.graph))
+    check_golden("passes/fold_pad.txt", print_graph(result.graph))
 
 
 def test_fold_pad_reads_axes_when_they_are_given():

@@ -13,7 +13,7 @@ from edgec.passes import eliminate_dead, fold_affine, fold_batch_norm, fold_cons
 from edgec.passes.contract import PassReport, PassResult
 from edgec.passes.pipelines import PIPELINE, Stage, optimize, order_violations
 from tests.models import BLOCKS, Builder
-from tests.passes.checks import frozen, ops, same_numbers
+from tests.passes.checks import check_numbers, frozen, ops
 
 CLEAN = {
     "conv_bn_relu": ["Conv", "Relu"],
@@ -71,7 +71,7 @@ def test_optimize_leaves_known_blocks_clean(block):
     assert ops(result) == CLEAN[block]
     assert verify(result) == []
     assert frozen(graph) == before
-    same_numbers(graph, result, 2e-6)
+    check_numbers(graph, result, 2e-6)
     assert len({r.name for r in reports}) == len(reports)
 
 
@@ -179,7 +179,7 @@ def test_optimize_cleans_the_bodies_of_control_flow():
     assert frozen(graph) == before
     assert [ops(result.nodes[0].attributes[k]) for k in ("then_branch", "else_branch")] == [["Neg", "Mul"]] * 2
     assert next(r for r in reports if r.name == "eliminate_identity").applied == 4
-    same_numbers(graph, result, 0)
+    check_numbers(graph, result, 0)
 
 
 def long_graph(length):
@@ -290,4 +290,4 @@ def test_optimize_keeps_the_numbers_of_random_graphs(graph: Graph):
     assert frozen(graph) == before
     assert verify(result) == []
     assert [v.name for v in result.outputs] == [v.name for v in graph.outputs]
-    same_numbers(graph, result, 1e-4)
+    check_numbers(graph, result, 1e-4)

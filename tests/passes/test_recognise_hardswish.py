@@ -31,13 +31,13 @@ def test_recognise_hardswish_writes_hard_swish_in_every_form(form):
 
 
 @pytest.mark.parametrize("op", ["Div", "Mul"])
-def test_recognise_hardswish_writes_hard_sigmoid_when_it_stands_alone(op, golden):
+def test_recognise_hardswish_writes_hard_sigmoid_when_it_stands_alone(op, check_golden):
     b = Builder()
     y = b(op, relu6(b, b("Mul", b.input("x", 3, 5), 4.0)), 6.0 if op == "Div" else SIXTH)
     result = apply(recognise_hardswish, b.output(b("Mul", y, b.input("z", 3, 5))))
     assert ops(result.graph) == ["Mul", "HardSigmoid", "Mul"]
     if op == "Div":
-        golden("passes/recognise_hardswish.txt", print_graph(result.graph))
+        check_golden("passes/recognise_hardswish.txt", print_graph(result.graph))
 
 
 OTHERS = {

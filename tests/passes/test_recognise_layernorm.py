@@ -30,12 +30,12 @@ def core(b, x, *, square="pow", quotient="div", axes=(-1,), centre=True, epsilon
     return QUOTIENTS[quotient](b, d, b("Add", mean(b, SQUARES[square](b, d), axes), epsilon))
 
 
-def test_recognise_layernorm_takes_scale_and_bias(golden):
+def test_recognise_layernorm_takes_scale_and_bias(check_golden):
     b = Builder()
     result = apply(recognise_layernorm, b.output(b("Neg", layer_norm(b, b.input("x", 2, 3, 7)))))
     assert ops(result.graph) == ["LayerNormalization", "Neg"]
     assert len(result.graph.nodes[0].inputs) == 3
-    golden("passes/recognise_layernorm.txt", print_graph(result.graph))
+    check_golden("passes/recognise_layernorm.txt", print_graph(result.graph))
 
 
 @pytest.mark.parametrize("square", SQUARES)

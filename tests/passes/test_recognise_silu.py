@@ -20,12 +20,12 @@ def test_recognise_silu_writes_swish_in_every_order(swap, alpha):
     assert result.graph.nodes[0].attributes["alpha"] == pytest.approx(1.0 if alpha is None else alpha)
 
 
-def test_recognise_silu_writes_one_node_per_activation(golden):
+def test_recognise_silu_writes_one_node_per_activation(check_golden):
     b = Builder()
     y = silu(b, b.conv(silu(b, b.conv(b.input("x", 1, 3, 5, 7), 4)), 5))
     result = apply(recognise_silu, b.output(y))
     assert ops(result.graph) == ["Conv", "Swish", "Conv", "Swish"]
-    golden("passes/recognise_silu.txt", print_graph(result.graph))
+    check_golden("passes/recognise_silu.txt", print_graph(result.graph))
 
 
 @pytest.mark.parametrize("other", ["other_value", "broadcast", "wide_alpha", "squared", "relu"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +33,6 @@ class Point:
         """All of it, fit for JSON."""
         return {"kind": self.kind, "cost": self.cost, "macs": self.macs, "noise": self.quality.noise,
                 "sqnr_db": self.quality.decibels, "top1": self.quality.right}
-
-
-def dominated(points: Sequence[Point]) -> list[bool]:
-    """For each point, whether another one costs no more and loses no more, and is better in one of both."""
-    return [any(o.cost <= p.cost and o.quality.noise <= p.quality.noise
-                and (o.cost < p.cost or o.quality.noise < p.quality.noise) for o in points) for p in points]
 
 
 def prune_to_front(candidates: Mapping[str, Candidates], cost: Cost, steer: Cost | None, curves: Curves, store: Store,

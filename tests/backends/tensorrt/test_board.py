@@ -73,23 +73,23 @@ def built_for(version: str) -> tuple[bool, list[str]]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_build_calls_only_what_the_version_has(version, tmp_path, golden):
+def test_build_calls_only_what_the_version_has(version, tmp_path, check_golden):
     fake = FakeTensorRT(version)
     typed, flags = built_for(version)
     describe(tmp_path, variant("float16", flags, typed))
     record = make_board(tmp_path, fake).engine()
     assert Path(record["path"]).read_bytes() == b"plan of " + fake.__version__.encode()
-    golden(f"tensorrt/build-{version}.txt", "\n".join(fake.calls) + "\n")
+    check_golden(f"tensorrt/build-{version}.txt", "\n".join(fake.calls) + "\n")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_build_of_an_int8_sparse_dla_engine_calls_only_what_the_version_has(version, tmp_path, golden):
+def test_build_of_an_int8_sparse_dla_engine_calls_only_what_the_version_has(version, tmp_path, check_golden):
     fake = FakeTensorRT(version)
     typed, flags = built_for(version)
     row = variant("int8", [*flags, *(["INT8"] if flags else [])], typed, "" if typed else "int8.cache")
     describe(tmp_path, row, dla=1, gpu_fallback=True, sparse_layers=["conv"])
     make_board(tmp_path, fake, level=3, no_libraries=True).engine()
-    golden(f"tensorrt/dla-{version}.txt", "\n".join(fake.calls) + "\n")
+    check_golden(f"tensorrt/dla-{version}.txt", "\n".join(fake.calls) + "\n")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -96,10 +96,10 @@ def _place(value) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(NETS))
-def test_pairs_stand_where_tensorrt_fuses_them(name, golden):
+def test_pairs_stand_where_tensorrt_fuses_them(name, check_golden):
     graph = quantized(name)
     drop_pairs_in_the_way(graph)
-    golden(f"tensorrt/{name}-int8.txt", skeleton(to_release(graph, RELEASES["10.3"], "int8")))
+    check_golden(f"tensorrt/{name}-int8.txt", skeleton(to_release(graph, RELEASES["10.3"], "int8")))
 
 
 @pytest.mark.parametrize("name", sorted(NETS))

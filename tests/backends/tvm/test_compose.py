@@ -22,7 +22,7 @@ def normal(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-def run_chain(chain, arrays, constants, layout=0):
+def check_chain(chain, arrays, constants, layout=0):
     """Build the chain of (op, operand names, attributes) as one kernel and compare it with the nodes one by one."""
     graph = Graph()
     values = {n: feed(graph, a) for n, a in arrays.items()} | {n: Value.constant(n, a) for n, a in constants.items()}
@@ -68,12 +68,12 @@ EPILOGUE = [("Mul", ("x", "scale"), {}), ("Add", ("n0", "y"), {}), ("Swish", ("n
 def test_anchor_with_a_chain_of_pointwise_nodes() -> None:
     chain = [("Conv", ("x", "w"), {"pads": (1, 1, 1, 1)}), ("Add", ("n0", "y"), {}), ("Gelu", ("n1",), {}),
              ("Mul", ("n2", "s"), {})]
-    run_chain(chain, {"x": normal(1, 3, 9, 11), "y": normal(1, 5, 9, 11)},
+    check_chain(chain, {"x": normal(1, 3, 9, 11), "y": normal(1, 5, 9, 11)},
               {"w": normal(5, 3, 3, 3), "s": normal(5, 1, 1)})
 
 
 def test_pointwise_chain_works_in_place() -> None:
-    program = run_chain(EPILOGUE, {"x": normal(2, 5, 7, 9), "y": normal(2, 5, 7, 9)},
+    program = check_chain(EPILOGUE, {"x": normal(2, 5, 7, 9), "y": normal(2, 5, 7, 9)},
                         {"scale": normal(5, 1, 1), "low": np.float32(-0.2)})
     output = program.args[-1]
     assert isinstance(output, Output)
@@ -81,7 +81,7 @@ def test_pointwise_chain_works_in_place() -> None:
 
 
 def test_anchor_is_never_in_place() -> None:
-    program = run_chain([("Softmax", ("x",), {}), ("Relu", ("n0",), {})], {"x": normal(4, 9)}, {})
+    program = check_chain([("Softmax", ("x",), {}), ("Relu", ("n0",), {})], {"x": normal(4, 9)}, {})
     assert program.args[-1].in_place == ()
 
 
@@ -89,7 +89,7 @@ def test_anchor_is_never_in_place() -> None:
 def test_pointwise_chain_in_channel_blocks(channels: int) -> None:
     x, y = normal(2, channels, 5, 7), normal(2, channels, 5, 7)
     constants = {"scale": normal(channels, 1, 1), "low": np.float32(-0.2)}
-    program = run_chain(EPILOGUE, {"x": x, "y": y}, constants, layout=8)
+    program = check_chain(EPILOGUE, {"x": x, "y": y}, constants, layout=8)
     (constant,) = [a for a in program.args if isinstance(a, Constant)]
     assert constant.array.shape == (1, -(-channels // 8), 1, 1, 8)
 
@@ -109,17 +109,17 @@ def test_long_chains_compile_fast_and_exactly() -> None:
     for position in range(11):
         last = f"n{len(chain) - 1}"
         chain.append(("Mul", (last, "x"), {}) if position % 2 else ("Tanh", (last,), {}))
-    run_chain(chain, {"x": normal(3, 40)}, {})
+    check_chain(chain, {"x": normal(3, 40)}, {})
 
 
 @pytest.mark.parametrize("columns", [1, 7, 16, 33, 64])
 def test_tiled_reductions_of_every_width(columns: int) -> None:
-    run_chain([("MatMul", ("x", "w"), {}), ("Relu", ("n0",), {})], {"x": normal(12, 40)}, {"w": normal(40, columns)})
+    check_chain([("MatMul", ("x", "w"), {}), ("Relu", ("n0",), {})], {"x": normal(12, 40)}, {"w": normal(40, columns)})
 
 
 def test_remainders_of_loop_variables_become_loops() -> None:
     x = normal(2, 3, 4, 5)
-    program = run_chain([("Tile", ("x", "r"), {})], {"x": x}, {"r": np.array([1, 2, 4, 2], np.int64)})
+    program = check_chain([("Tile", ("x", "r"), {})], {"x": x}, {"r": np.array([1, 2, 4, 2], np.int64)})
     target = {"kind": "llvm", "mcpu": "x86-64-v4"}
     tvm.compile(flatten(program.func), target=target)  # AVX-512 may be missing here, so only the loops are looked at
     assert "T.parallel(2)" in program.func.script()

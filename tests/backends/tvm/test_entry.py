@@ -43,6 +43,7 @@ def build(described, folder, *, compiler="gcc", flags=(), shared=False, main="")
 @pytest.mark.parametrize("compiler", ["gcc", "clang", "aarch64-linux-gnu-gcc"])
 def test_source_compiles_without_warning(tmp_path, described, compiler):
     build(described, tmp_path, compiler=compiler, flags=("-ffreestanding",))
+    assert (tmp_path / f"{described.name}.o").is_file()
 
 
 def test_header_is_also_cplusplus(tmp_path):
@@ -52,6 +53,7 @@ def test_header_is_also_cplusplus(tmp_path):
     (tmp_path / "user.cc").write_text('#include "net.h"\nint main() { return (int)net_engine.abi; }\n')
     subprocess.run(["g++", "-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-c", "user.cc"], cwd=tmp_path,
                    check=True)
+    assert (tmp_path / "user.o").is_file()
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +123,6 @@ def test_check_name_accepts_c_identifiers():
     entry.check_name("resnet18_int8")
 
 
-def test_header_states_sizes(golden):
-    golden("backends/net.h", entry.header(replace(COPYING, target="rpi4", inputs=(
+def test_header_states_sizes(check_golden):
+    check_golden("backends/net.h", entry.header(replace(COPYING, target="rpi4", inputs=(
         Port("image", TensorType(DType.FLOAT32, (1, 3, 8, 8))), COPYING.inputs[1]))))

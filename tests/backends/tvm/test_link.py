@@ -72,8 +72,9 @@ def test_program_may_bring_the_constants_itself(tmp_path):
     (tmp_path / "main.c").write_text(
         '#include "demo.h"\nconst unsigned char demo_constants[DEMO_CONSTANT_BYTES] = {1};\n'
         "int main(void) { return demo_run(0, 0, 0, 0); }\n")
-    subprocess.run(["gcc", "main.c", f"-I{folder}", f"-L{folder}", "-ldemo", "-lm", "-o", "main"], cwd=tmp_path,
-                   check=True)
+    subprocess.run(["gcc", "-static", "main.c", f"-I{folder}", f"-L{folder}", "-ldemo", "-lm", "-o", "main"],
+                   cwd=tmp_path, check=True)  # two definitions would be an error
+    assert subprocess.run([tmp_path / "main"], check=False).returncode == 1  # EDGEC_NULL_POINTER
 
 
 def test_cross_gcc_links_when_prefix_is_given(tmp_path):

@@ -90,7 +90,7 @@ def engine(graph: Graph, target: str, folder: Path):
     return BACKEND.compile(plan, load_target(target), CompileOptions(folder, "net"))
 
 
-def compare(graph: Graph, target: str, folder: Path, feeds: dict[str, np.ndarray]) -> None:
+def check_bits(graph: Graph, target: str, folder: Path, feeds: dict[str, np.ndarray]) -> None:
     runner = BACKEND.load(engine(graph, target, folder), load_target(target))
     got = runner.run(feeds)
     runner.close()
@@ -108,4 +108,4 @@ def test_engine_gives_the_bits_of_the_interpreter(family, dtype, target, tmp_pat
     graph = b.output(*family(b))
     feeds = random_feeds(graph, 3)
     quantized = on_grids(graph, feeds, dtype, dtype)
-    compare(quantized, target, tmp_path / "out", {n: np.float32(1.3) * x for n, x in feeds.items()})
+    check_bits(quantized, target, tmp_path / "out", {n: np.float32(1.3) * x for n, x in feeds.items()})

@@ -103,7 +103,7 @@ def compiled(graph: Graph, target: str, folder: Path, threads: int = 1):
     return BACKEND.compile(plan, load_target(target), CompileOptions(folder, "net", threads))
 
 
-def compare(graph: Graph, target: str, folder: Path, exact: bool, threads: int = 1):
+def check_engine(graph: Graph, target: str, folder: Path, exact: bool, threads: int = 1):
     feeds = random_feeds(graph, 3)
     artifact = compiled(graph, target, folder, threads)
     runner = BACKEND.load(artifact, load_target(target), Threads(threads))
@@ -128,7 +128,7 @@ def in_place(artifact) -> int:
 @pytest.mark.parametrize("name", names("stages"))
 def test_engine_computes_what_the_graph_means(name, target, tmp_path) -> None:
     graph, _ = optimize(NETS[name]())
-    artifact = compare(graph, target, tmp_path / "out", exact=False, threads=2)
+    artifact = check_engine(graph, target, tmp_path / "out", exact=False, threads=2)
     assert in_place(artifact) >= JOINED[name]
     assert artifact.meta["algorithms"].get("concat", 0) == COPIED.get(name, 0)
 
@@ -137,15 +137,15 @@ def test_engine_computes_what_the_graph_means(name, target, tmp_path) -> None:
 @pytest.mark.parametrize("name", names("stages", "dense", "shuffled"))
 def test_engine_gives_the_bits_of_the_interpreter_in_int8(name, target, tmp_path) -> None:
     graph, _ = optimize(NETS[name]())
-    compare(on_grids(graph, random_feeds(graph, 3)), target, tmp_path / "out", exact=True)
+    check_engine(on_grids(graph, random_feeds(graph, 3)), target, tmp_path / "out", exact=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_engines_of_small_nets_compute_what_they_mean(name, tmp_path) -> None:
     graph, _ = optimize(FAMILIES[name]())
-    compare(graph, "host", tmp_path / "float", exact=False)
-    compare(on_grids(graph, random_feeds(graph, 3)), "host", tmp_path / "int8", exact=True)
+    check_engine(graph, "host", tmp_path / "float", exact=False)
+    check_engine(on_grids(graph, random_feeds(graph, 3)), "host", tmp_path / "int8", exact=True)
 
 
 def test_arena_holds_no_second_copy_of_what_is_joined(tmp_path) -> None:

@@ -3,9 +3,8 @@ import pytest
 
 from edgec.compress import stages
 from edgec.compress.prune.channels import Candidates, PruneOptions, count_macs
-from edgec.compress.prune.front import Point, dominated
 from edgec.compress.prune.select import Limits
-from edgec.compress.prune.sensitivity import Judge, Quality, measure_curves
+from edgec.compress.prune.sensitivity import Judge, measure_curves
 from edgec.compress.train.store import collect
 from edgec.data.dataset import Sample
 from edgec.ir.interpret import interpret
@@ -72,8 +71,3 @@ def test_pruning_by_curves_keeps_what_loses_least_and_shows_the_front():
     left = {g["name"]: g["after"] for g in stage.facts["groups"]}
     one, two = (left[g.name] for g in Candidates(graph, options).scores if g.size == 16)
     assert two < one  # what matters little goes
-
-
-def test_dominated_points_cost_and_lose_no_less():
-    points = [Point("cost", c, c, Quality(n)) for c, n in ((1, 1), (2, 1), (2, 0.5), (1, 1))]
-    assert dominated(points) == [False, True, False, False]

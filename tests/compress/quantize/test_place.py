@@ -41,8 +41,8 @@ def text(graph: Graph, policy) -> str:
 
 @pytest.mark.parametrize("policy", [CPU, TENSORRT], ids=lambda p: p.name)
 @pytest.mark.parametrize("name", BLOCKS)
-def test_place_puts_grids_where_the_golden_text_says(name, policy, golden):
-    golden(f"compress/quantize/place_{name}_{policy.name}.txt", text(block(name), policy))
+def test_place_puts_grids_where_the_golden_text_says(name, policy, check_golden):
+    check_golden(f"compress/quantize/place_{name}_{policy.name}.txt", text(block(name), policy))
 
 
 def test_place_leaves_everything_between_conv_and_relu_alone():

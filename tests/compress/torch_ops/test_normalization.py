@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from edgec.compress.torch_module import to_torch
-from tests.compress.cases import check, close, gradients, one, tensors
+from tests.compress.cases import check, check_close, gradients, one, tensors
 from tests.models import Builder, feeds
 
 RNG = np.random.default_rng(7)
@@ -52,7 +52,7 @@ def test_hardmax_picks_the_first_of_equals():
 def test_sum_of_magnitudes():  # onnx's reference adds the signed numbers
     graph = one("LpNormalization", (1, 3, 5), p=1, axis=1)
     x = feeds(graph)["x0"]
-    close(to_torch(graph)(**tensors(feeds(graph)))["lpnormalization"], x / np.abs(x).sum(1, keepdims=True))
+    check_close(to_torch(graph)(**tensors(feeds(graph)))["lpnormalization"], x / np.abs(x).sum(1, keepdims=True))
     gradients(graph)
 
 
@@ -60,5 +60,5 @@ def test_local_response():  # onnx's reference counts channels by the batch
     graph = one("LRN", (1, 7, 2, 3), size=4, alpha=0.3, beta=0.6, bias=1.5)
     x = feeds(graph)["x0"]
     square = np.stack([(x[:, max(0, c - 1):c + 3] ** 2).sum(1) for c in range(7)], 1)
-    close(to_torch(graph)(**tensors(feeds(graph)))["lrn"], x / (1.5 + 0.3 / 4 * square) ** 0.6)
+    check_close(to_torch(graph)(**tensors(feeds(graph)))["lrn"], x / (1.5 + 0.3 / 4 * square) ** 0.6)
     gradients(graph)

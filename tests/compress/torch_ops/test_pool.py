@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from edgec.compress.torch_module import to_torch
-from tests.compress.cases import check, close, gradients, one, tensors
+from tests.compress.cases import check, check_close, gradients, one, tensors
 from tests.models import Builder, feeds
 
 CASES = [
@@ -50,5 +50,5 @@ def test_power_mean_of_whole_images():  # onnx's reference lacks it
     graph = one("GlobalLpPool", (2, 3, 4, 5), p=3)
     x = feeds(graph)["x0"].astype(np.float64)
     expected = (np.abs(x) ** 3).sum((2, 3), keepdims=True) ** (1 / 3)
-    close(to_torch(graph)(**tensors(feeds(graph)))["globallppool"], expected.astype(np.float32))
+    check_close(to_torch(graph)(**tensors(feeds(graph)))["globallppool"], expected.astype(np.float32))
     gradients(graph)
