@@ -11,7 +11,6 @@ A manifest is read as hostile: its size is bounded, its types are checked, and n
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 from edgec.backends import NAMES
 from edgec.backends.base import Artifact, Port
 from edgec.errors import UserError
-from edgec.files import write_whole
+from edgec.files import sha256, write_whole
 from edgec.golden import Golden
 from edgec.ir.types import DType, TensorType
 from edgec.target import Cpu, Target
@@ -125,15 +124,6 @@ def rewrite_report(bundle: Bundle, report: Mapping[str, Any], page: str) -> None
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write sorted, indented JSON, whole or not at all."""
     write_whole(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def check_files(folder: Path, manifest: Mapping[str, Any], names: Iterable[str]) -> None:

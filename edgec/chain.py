@@ -6,7 +6,6 @@ that is still the file that the record is of, and goes on from there; otherwise 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import zlib
@@ -21,7 +20,7 @@ from edgec.bundle import read_bundle
 from edgec.compress.prune.channels import count_macs
 from edgec.driver import build
 from edgec.errors import EdgecError, UserError
-from edgec.files import write_whole
+from edgec.files import sha256, write_whole
 from edgec.ir import checkpoint
 from edgec.ir.graph import Graph, Value
 from edgec.ir.quantize import quantize
@@ -127,7 +126,7 @@ def read_record(source: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(record, dict) or record.get("format") != _FORMAT or record.get("sha256") != _digest(source):
+    if not isinstance(record, dict) or record.get("format") != _FORMAT or record.get("sha256") != sha256(source):
         return None
     return record
 
@@ -147,7 +146,7 @@ def write_record(source: Path, origin: Graph, output: Path, graph: Graph, facts:
         "model", origin, source, target=target, score=score, measure=measure, progress=progress))]
     links.append(asdict(describe(str(facts["stage"]), graph, output, target=target, score=score, measure=measure,
                                  progress=progress)))
-    text = json.dumps({"format": _FORMAT, "sha256": _digest(output), "links": links, "facts": dict(facts)}, indent=1)
+    text = json.dumps({"format": _FORMAT, "sha256": sha256(output), "links": links, "facts": dict(facts)}, indent=1)
     record: dict[str, Any] = json.loads(text)
     try:
         write_whole(output.with_suffix(".json"), text + "\n")
@@ -158,5 +157,3 @@ def write_record(source: Path, origin: Graph, output: Path, graph: Graph, facts:
     return record
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

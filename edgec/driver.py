@@ -19,6 +19,7 @@ from edgec.check import fault, measure_accuracy, replay
 from edgec.compress.request import Quantization
 from edgec.data.preprocess import settle
 from edgec.errors import UserError
+from edgec.files import sha256
 from edgec.frontends.spec import InputSpecs, normalize
 from edgec.golden import Golden, chosen_inputs, golden_on_grids, make_golden, read_inputs
 from edgec.options import LOW_PRECISIONS, BuildOptions, check_options, choose_precision, choose_threads, value_facts
@@ -86,7 +87,7 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
         precision, require, toolchain, choose_threads(threads, chosen),
         {k: str(v) for k, v in sorted(normalize(inputs).items())},
         {k: value_facts(v) for k, v in sorted((values or {}).items())}, factory, submodule, trust_pickle,
-        bundles.sha256(Path(golden)) if golden else "", samples, seed, asdict(passes), max_growth=max_growth)
+        sha256(Path(golden)) if golden else "", samples, seed, asdict(passes), max_growth=max_growth)
 
     progress("optimize", 0.0)
     graph, reports = optimize(model.graph, passes, _within(progress, "optimize"))

@@ -1,8 +1,9 @@
-"""A file that appears all at once: written beside its place, synced, and put there by a rename."""
+"""Files of any size: a hash of one, and one that appears all at once, put into its place by a rename."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal. Raises OSError if it cannot be read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -4,9 +4,10 @@ import shutil
 import numpy as np
 import pytest
 
-from edgec.bundle import inside, is_bundle, read_bundle, sha256
+from edgec.bundle import inside, is_bundle, read_bundle
 from edgec.driver import build
 from edgec.errors import UserError
+from edgec.files import sha256
 from edgec.runtime import open_bundle
 from tests.models import BLOCKS, Builder, feeds
 from tests.onnx_files import save

@@ -1,8 +1,9 @@
+import hashlib
 import os
 
 import pytest
 
-from edgec.files import whole_file, write_whole
+from edgec.files import sha256, whole_file, write_whole
 
 
 def test_whole_file_takes_the_place_of_the_old_one_at_the_end(tmp_path):
@@ -45,3 +46,9 @@ def test_whole_file_keeps_two_writers_apart(tmp_path):
 def test_whole_file_fails_when_there_is_no_such_folder(tmp_path):
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "no" / "table.json"):
         pass
+
+
+def test_sha256_is_that_of_all_bytes(tmp_path):
+    path = tmp_path / "large"
+    path.write_bytes(b"a" * (1 << 20) + b"b")
+    assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()

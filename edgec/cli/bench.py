@@ -13,10 +13,11 @@ import typer
 from edgec.bundle import Bundle
 from edgec.cli.arguments import AsJson, Cores, Quiet, RunThreads, describe_threads, parse_threads
 from edgec.cli.console import Steps, print_json, print_table
-from edgec.cli.devices import LOCAL, OnDevice, describe_engines, open_engine
+from edgec.cli.devices import OnDevice, describe_engines, open_engine
 from edgec.cli.guard import guarded
 from edgec.errors import UserError
 from edgec.report.units import many, seconds
+from edgec.runtime.device import LOCAL
 
 NAME = "bench"
 _TURNS = 10  # blocks of runs; the two engines take turns, so that both meet the same load and clock

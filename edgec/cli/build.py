@@ -11,12 +11,13 @@ import typer
 
 from edgec.cli.arguments import AsJson, Quiet, Repair, complete_target, parse_repairs
 from edgec.cli.console import Steps, print_json, summarize
-from edgec.cli.devices import LOCAL, OnDevice, describe_engines, meet, open_engine
+from edgec.cli.devices import OnDevice, describe_engines, meet, open_engine
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
 from edgec.compress.request import SAMPLES, SECONDS, Budget, Quantization
 from edgec.errors import UserError
 from edgec.report.units import count, many, seconds, size
+from edgec.runtime.device import LOCAL
 
 NAME = "build"
 MISSED = 1  # exit code: the bundle is written, and loses more accuracy than `--max-drop`

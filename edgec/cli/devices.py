@@ -13,9 +13,9 @@ from edgec.backends.base import ONE_THREAD, Threads
 from edgec.bundle import Bundle
 from edgec.cli.console import Steps
 from edgec.report.units import many
+from edgec.runtime.device import LOCAL
 from edgec.target import Target
 
-LOCAL = "local"
 OnDevice = Annotated[str, typer.Option(
     "--device", help="Where: `local`, or a board: ssh://user@host. It needs a shell; a Jetson its own TensorRT.",
     metavar="local|ssh://USER@HOST")]

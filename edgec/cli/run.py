@@ -10,9 +10,10 @@ import typer
 
 from edgec.cli.arguments import AsJson, Cores, RunThreads, describe_threads, parse_threads
 from edgec.cli.console import Steps, print_json, print_table
-from edgec.cli.devices import LOCAL, OnDevice, open_engine
+from edgec.cli.devices import OnDevice, open_engine
 from edgec.cli.guard import guarded
 from edgec.errors import UserError
+from edgec.runtime.device import LOCAL
 
 NAME = "run"
 _SHOWN = 6  # first values of an output in the table

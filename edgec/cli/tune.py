@@ -14,6 +14,7 @@ from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
 from edgec.errors import Unsupported, UserError
 from edgec.report.units import many, seconds
+from edgec.runtime.device import LOCAL
 
 NAME = "tune"
 _SEARCHED = ("float32", "float16", "int8")
@@ -28,7 +29,7 @@ def command(
     target: Annotated[str, typer.Option("--target", "-t", help="The device; a bundle knows its own.",
                                         autocompletion=complete_target)] = "",
     device: Annotated[str, typer.Option(help="Where to measure: `local`, or ssh://user@host, which needs nothing but "
-                                        "a shell.")] = "local",
+                                        "a shell.")] = LOCAL,
     precision: Annotated[str, typer.Option(help="Search the kernels of `float16`, or of `int8` with grids from "
                                            "random inputs; without it those of the model's own numbers.")] = "",
     budget: Annotated[str, typer.Option(help="How long to search: 90s, 10m, 1h.")] = "10m",
@@ -99,7 +100,8 @@ def parse_duration(text: str) -> float:
 
 def _model(source: Path) -> tuple[Path, str]:
     """The model file, and the target of a bundle. Raises UserError for a bundle whose model is not beside it."""
-    from edgec.bundle import is_bundle, read_bundle, sha256
+    from edgec.bundle import is_bundle, read_bundle
+    from edgec.files import sha256
 
     if not source.is_dir() or not is_bundle(source):
         return source, ""

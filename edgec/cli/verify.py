@@ -9,9 +9,10 @@ import typer
 
 from edgec.cli.arguments import AsJson, Quiet
 from edgec.cli.console import Steps, print_json, print_table
-from edgec.cli.devices import LOCAL, OnDevice, describe_engines, open_engine
+from edgec.cli.devices import OnDevice, describe_engines, open_engine
 from edgec.cli.guard import guarded
 from edgec.report.units import many
+from edgec.runtime.device import LOCAL
 
 NAME = "verify"
 FAILED = 1  # exit code: the engine runs, and its numbers are wrong

@@ -13,7 +13,6 @@ jump hosts and users come from the user's own ssh configuration; no password is 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import re
 import shlex
@@ -31,8 +30,10 @@ from typing import IO
 from urllib.parse import unquote, urlsplit
 
 from edgec.errors import UserError
+from edgec.files import sha256
 from edgec.progress import Progress, silent
 
+LOCAL = "local"  # the machine at hand, where a device is asked for
 CONNECT_SECONDS = 15  # for the TCP connection and the handshake
 COMMAND_SECONDS = 600
 _ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")  # a dead link is seen after 15 s
@@ -231,7 +232,7 @@ class Device:
             parts = PurePosixPath(name)
             if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\n" in name or "\\" in name:
                 raise UserError(f"the file name {name!r} leads out of its folder", where=folder)
-        wanted = {name: _sha256(path) for name, path in files.items()}
+        wanted = {name: sha256(path) for name, path in files.items()}
         there = self._hashes(folder, wanted)
         missing = [name for name, digest in wanted.items() if there.get(name) != digest]
         if not missing:
@@ -323,14 +324,6 @@ class Device:
 def open_device(url: str, ssh: Sequence[str] = ("ssh",)) -> Device:
     """Connect to the board that `ssh://user@host` names. Raises UserError if it cannot be reached."""
     return Device(parse_address(url), ssh)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _last(text: str) -> str:

@@ -17,10 +17,9 @@ from edgec.backends.tvm.layers import Layers, build_program, measure
 from edgec.bundle import Bundle
 from edgec.errors import Unsupported, UserError
 from edgec.host import find_cpu
-from edgec.runtime.device import Device, open_device
+from edgec.runtime.device import LOCAL, Device, open_device
 from edgec.target import Target
 
-LOCAL = "local"
 _SECONDS = 1800  # for one program: the largest models take minutes under emulation
 _MODEL_FILES = ("/proc/device-tree/model", "/sys/devices/virtual/dmi/id/product_name")
 
@@ -83,7 +82,11 @@ def open_machine(device: str, target: Target, ssh: Sequence[str] = ("ssh",)) -> 
 
 
 def _here(command: list[str], data: bytes) -> bytes:
-    done = subprocess.run(command, input=data, capture_output=True, timeout=_SECONDS)
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"the program that times kernels did not end within {_SECONDS} s",
+                        hint="ask for fewer runs") from error
     if done.returncode:
         raise UserError(f"the program that times kernels ended with status {done.returncode}",
                         expected=done.stderr.decode(errors="replace").strip()[-200:])

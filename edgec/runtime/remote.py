@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import signal
@@ -17,6 +16,7 @@ from edgec.backends.base import ONE_THREAD, Artifact, Port, Runner, Service, Thr
 from edgec.backends.piped import PipedRunner
 from edgec.bundle import MANIFEST, Bundle
 from edgec.errors import EdgecError, InternalError, UserError
+from edgec.files import sha256
 from edgec.progress import Progress, silent
 from edgec.runtime.device import Device
 from edgec.runtime.engine import Engine
@@ -58,8 +58,7 @@ class RemoteEngine(Engine):
 
 def bundle_folder(bundle: Bundle) -> str:
     """Where the bundle lies on a board: its name and a part of its manifest's hash, so that each build has its own."""
-    digest = hashlib.sha256((bundle.folder / MANIFEST).read_bytes()).hexdigest()
-    return f"bundles/{bundle.name}-{digest[:12]}"
+    return f"bundles/{bundle.name}-{sha256(bundle.folder / MANIFEST)[:12]}"
 
 
 def check_architecture(target: Target, device: Device) -> None:

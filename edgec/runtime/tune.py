@@ -8,6 +8,7 @@ show. In the end the found engine takes turns with the first one, and nothing is
 from __future__ import annotations
 
 import datetime
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -194,10 +195,17 @@ class _Search:
         build_program(artifact, self.target, program)
         return artifact, program
 
+    def discard(self, artifact: Artifact, program: Path) -> None:
+        """Remove the files of an engine: a search makes hundreds."""
+        program.unlink()
+        shutil.rmtree(artifact.folder)
+
     def compare(self, table: Table, base: tuple[Artifact, Path], trial: Table) -> dict[str, Entry]:
         """What of a trial wins, with its times; what was tried goes into `table.tried`."""
         merged = replace(table, entries={**table.entries, **trial.entries})
-        present, other = self._turns(base, self.engine(merged))
+        rival = self.engine(merged)
+        present, other = self._turns(base, rival)
+        self.discard(*rival)
         won = {}
         for name, entry in trial.entries.items():
             table.tried.setdefault(name, []).append(entry.choice.key)

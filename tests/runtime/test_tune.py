@@ -52,14 +52,18 @@ def clock(monkeypatch, plan, seconds):
         return {k.name: seconds(k, entries[signature(k)].choice if signature(k) in entries else None)
                 for k in plan.kernels}
 
+    discarded: list[dict[str, Entry]] = []
     monkeypatch.setattr(tuning._Search, "engine", lambda search, table: (dict(table.entries), None))
+    monkeypatch.setattr(tuning._Search, "discard", lambda search, entries, _: discarded.append(entries))
     monkeypatch.setattr(tuning._Search, "_time", time)
+    return discarded
 
 
 def test_search_keeps_what_wins_and_stops_when_all_was_tried(monkeypatch):
     plan, data = plan_of(HOST)
     best = {name: space[-1].key for name, space in tuning._Search(plan, HOST, data, MACHINE).spaces.items()}
-    clock(monkeypatch, plan, lambda k, choice: 0.5 if choice is not None and choice.key == best[signature(k)] else 1.0)
+    discarded = clock(monkeypatch, plan, lambda k, choice: 0.5 if choice is not None and choice.key == best[
+        signature(k)] else 1.0)
     saved: list[int] = []
     found = tune(plan, HOST, data, MACHINE, Table("x"), 60, lambda t: saved.append(len(t.tried)))
     assert found.complete
@@ -67,6 +71,7 @@ def test_search_keeps_what_wins_and_stops_when_all_was_tried(monkeypatch):
     assert {n: e.choice.key for n, e in found.table.entries.items()} == best
     assert all((e.seconds, e.before) == (0.5, 1.0) for e in found.table.entries.values())
     assert len(saved) == found.rounds + 1
+    assert len(discarded) == found.rounds  # each round leaves nothing on the disk
     assert (found.table.machine, found.table.measured) == ("made up", True)
     again = tune(plan, HOST, data, MACHINE, found.table, 60, lambda t: None)
     assert (again.rounds, again.tried, again.complete) == (0, 0, True)
@@ -130,8 +135,10 @@ def test_plan_in_int8_has_schedules_for_the_kernels_that_a_build_has(name, tmp_p
     kinds = {choice.module for space in search.spaces.values() for choice in space}
     assert kinds == {"conv2d_int8", "matmul_int8"}
     table = Table("x", entries={name: Entry(space[-1]) for name, space in search.spaces.items() if space})
-    artifact, _ = search.engine(table)
+    artifact, program = search.engine(table)
     assert len(artifact.meta["tuned"]) == 2  # signatures are those that the build sees
+    search.discard(artifact, program)
+    assert not artifact.folder.exists()
 
 
 def test_plan_in_float16_has_schedules_for_the_kernels_that_a_build_has(tmp_path):
