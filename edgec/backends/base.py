@@ -99,9 +99,12 @@ ONE_THREAD = Threads()
 
 
 class Runner(Protocol):
-    """A loaded engine. emulated: it runs on an emulated processor; its numbers are right, its times say nothing."""
+    """A loaded engine. emulated: it runs on an emulated processor; its numbers are right, its times say nothing.
+    note: what a reader of its numbers should know, empty for an engine that runs as it does on its device.
+    """
 
     emulated: bool
+    note: str
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name. Raises UserError for a missing input, wrong shape or dtype."""

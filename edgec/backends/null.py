@@ -55,7 +55,6 @@ class NullBackend:
         """The interpreter, on any machine. Raises UserError if the file is not a graph."""
         return InterpreterRunner(load(artifact.folder / str(artifact.meta.get("graph", ""))))
 
-
     def serve(self, artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:
         """Raises Unsupported: the interpreter does not leave this machine."""
         raise Unsupported("the interpreter runs on this machine only", hint="build for the device's own backend")
@@ -65,6 +64,7 @@ class InterpreterRunner:
     """Runs a graph with ir.interpret."""
 
     emulated = False
+    note = ""
 
     def __init__(self, graph: Graph) -> None:
         self._graph: Graph | None = graph

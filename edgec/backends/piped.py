@@ -29,6 +29,7 @@ class PipedRunner:
     """See edgec.backends.base.Runner. Lives until `close`; one request at a time."""
 
     emulated = False
+    note = ""
 
     def __init__(self, process: subprocess.Popen[bytes], inputs: Sequence[Port], outputs: Sequence[Port], *,
                  explain: Explain, slow: UserError, timeout: float) -> None:
@@ -40,7 +41,7 @@ class PipedRunner:
         self._process: subprocess.Popen[bytes] | None = process
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         self._explain, self._slow, self._timeout = explain, slow, timeout
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         total = sum(port.type.nbytes for port in (*self._inputs, *self._outputs))
         (found,) = struct.unpack("<Q", self._read(8))
         if found != total:
@@ -59,14 +60,15 @@ class PipedRunner:
             return self._request(arrays, runs)[1] if runs else []
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; a call that waits for it in another thread raises UserError."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
+            with self._lock:
+                process.wait()
+                for stream in (process.stdin, process.stdout, process.stderr):
+                    if stream is not None:
+                        stream.close()
 
     def _request(self, arrays: Mapping[str, np.ndarray], runs: int) -> tuple[dict[str, np.ndarray], list[float]]:
         self._write(b"EDG1" + struct.pack("<I", runs))
@@ -112,7 +114,8 @@ class PipedRunner:
     def _fail(self) -> None:
         """Say why the process ended."""
         process = self._process
-        assert process is not None
+        if process is None:  # closed by another thread, while this one waited
+            raise UserError("the engine was closed")
         try:
             code = process.wait(timeout=10)
         except subprocess.TimeoutExpired:

@@ -46,8 +46,8 @@ class Engine:
 
     @property
     def note(self) -> str:
-        """What a reader of its numbers should know, empty for an engine that runs as it does on its device."""
-        return "; ".join(dict.fromkeys(text for _, r in self._stages if (text := getattr(r, "note", ""))))
+        """The notes of its stages; see `edgec.backends.base.Runner`."""
+        return "; ".join(dict.fromkeys(runner.note for _, runner in self._stages if runner.note))
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name.

@@ -16,6 +16,7 @@ class SessionRunner:
     """See edgec.backends.base.Runner."""
 
     emulated = False
+    note = ""
 
     def __init__(self, session: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         self._session, self._inputs, self._outputs = session, tuple(inputs), tuple(outputs)

@@ -113,7 +113,6 @@ class TensorRtBackend:
             return ModelRunner(artifact, threads.count)
         return BoardRunner(artifact.folder, artifact.inputs, artifact.outputs)
 
-
     def serve(self, artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:
         """The stage's own files: the board builds its engine from them, then runs it."""
         files = {name: artifact.folder / name for name in artifact.files}

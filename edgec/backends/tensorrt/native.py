@@ -18,6 +18,7 @@ class BoardRunner:
     """See edgec.backends.base.Runner."""
 
     emulated = False
+    note = ""
 
     def __init__(self, folder: Path, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         """Find or build the engine of the stage in `folder`. Raises UserError with the builder's own words."""

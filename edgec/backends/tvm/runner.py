@@ -93,6 +93,7 @@ class NativeRunner:
     """An engine in this process, for one caller at a time: it has one arena."""
 
     emulated = False
+    note = ""
 
     def __init__(self, library: Path, name: str, inputs: Sequence[Port], outputs: Sequence[Port],
                  threads: Threads = ONE_THREAD) -> None:
@@ -104,25 +105,25 @@ class NativeRunner:
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         self._library: ctypes.CDLL | None = None
         self._pool: Pool | None = None
+        self._lock = threading.Lock()
         try:
             self._library = _load(library)
             engine = _Engine.in_dll(self._library, f"{name}_engine")
             _check_engine(engine, self._inputs, self._outputs, str(library))
+            self._arena = aligned_bytes(engine.arena_bytes + (threads.count - 1) * engine.thread_bytes)
             if threads != ONE_THREAD:
                 self._pool = Pool(self._library, threads)
         except (OSError, ValueError) as error:
             self.close()
             raise UserError(f"the engine cannot be loaded: {error}", where=str(library)) from error
-        except EdgecError:
+        except (EdgecError, MemoryError):
             self.close()
             raise
         self._run = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 4)(engine.run)
-        self._arena = aligned_bytes(engine.arena_bytes + (threads.count - 1) * engine.thread_bytes)
         self._arena_address = self._arena.ctypes.data
         self._threads = None if self._pool is None else self._pool.address
         self._in = (ctypes.c_void_p * max(1, len(self._inputs)))()
         self._out = (ctypes.c_void_p * max(1, len(self._outputs)))()
-        self._lock = threading.Lock()
         self._wanted, self._made = ([(p.name, p.type.dims, p.type.dtype.numpy) for p in ports]
                                     for ports in (self._inputs, self._outputs))
 
@@ -155,13 +156,14 @@ class NativeRunner:
         return seconds
 
     def close(self) -> None:
-        """End the threads and unload the library."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
-        library, self._library = self._library, None
-        if library is not None:
-            _ctypes.dlclose(library._handle)
+        """End the threads and unload the library, once no call is in it any more."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            if pool is not None:
+                pool.close()
+            library, self._library = self._library, None
+            if library is not None:
+                _ctypes.dlclose(library._handle)
 
     def _arrays(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The inputs in order, checked, contiguous and aligned. Arrays that are so already take no detour."""

@@ -1,5 +1,6 @@
 import math
 import shutil
+import threading
 import time
 from dataclasses import replace
 
@@ -106,6 +107,29 @@ def test_run_costs_microseconds_beyond_the_engine(native):
         spent.append(time.perf_counter() - start)
     print(f"engine {engine * 1e6:.1f} us, run() adds {(min(spent) - engine) * 1e6:.1f} us")
     assert min(spent) - engine < 100e-6
+
+
+def test_native_engine_is_not_unloaded_while_a_call_is_in_it(tmp_path):
+    p, outputs = demo()
+    engine = BACKEND.load(p.compile(tmp_path / "out", HOST, *outputs), HOST)
+    inside, go_on, run = threading.Event(), threading.Event(), engine._run
+
+    def slow(*arguments):
+        inside.set()
+        go_on.wait(20)
+        return run(*arguments)
+
+    engine._run = slow
+    caller, closer = (threading.Thread(target=f) for f in (lambda: engine.run({"x": random_x()}), engine.close))
+    caller.start()
+    inside.wait(20)
+    closer.start()
+    closer.join(0.1)
+    assert engine._library is not None
+    go_on.set()
+    caller.join(20)
+    closer.join(20)
+    assert engine._library is None
 
 
 def test_native_engine_refuses_when_closed(tmp_path):
