@@ -15,7 +15,7 @@ import numpy as np
 import edgec
 from edgec.bundle import read_bundle
 from edgec.compress.request import Quantization
-from edgec.data.comparison import Comparison, compare
+from edgec.data.comparison import compare
 from edgec.data.dataset import Data
 from edgec.data.metrics import PERCENT, si_snr
 from edgec.frontends import load
@@ -34,7 +34,8 @@ INT4_LIMIT = 1.0  # points of next-token top-1
 class Row:
     """One line of the table. drop, low, high: what the engine loses, with its interval where there is one; peer: what
     ONNX Runtime's static quantization loses on the same samples, None where it was not asked or fails (see note).
-    int8: products in int8, of so many.
+    int8: products in int8, of so many. repair: what was asked; notes: what failed, and what the build's report says of
+    learned rounding.
     """
 
     name: str
@@ -50,7 +51,8 @@ class Row:
     peer: float | None = None
     int8: tuple[int, int] = (0, 0)
     seconds: float = 0.0
-    note: str = ""
+    repair: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def drop(self) -> float:
@@ -69,10 +71,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Subject:
-    """A name and how its Row is measured: measure(peer) with peer True to run ONNX Runtime's quantization too."""
+    """A name and how its Row is measured: measure(peer) with peer True to run ONNX Runtime's quantization too.
+
+    repaired: the precision is one that repairs are for.
+    """
 
     name: str
     measure: Callable[[bool], Row]
+    repaired: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -89,7 +95,7 @@ def subjects(target: str = "host", precision_options: Mapping[str, Any] | None =
         for precision, limit in precisions.items():
             name = case.name if precision == "int8" else f"{case.name} {precision}"
             found.append(Subject(name, lambda peer, c=case, p=precision, n=name, m=limit: measure_case(
-                c, n, p, m, target, extra, peer)))
+                c, n, p, m, target, extra, peer), precision == "int8"))
     found.append(Subject("dtln", lambda peer: measure_dtln(target, extra, peer)))
     return found
 
@@ -103,18 +109,21 @@ def measure_case(case: Case, name: str, precision: str, limit: float, target: st
     calibration, evaluation = case.split(case.graph())
     exact = _session(model.original)
     with tempfile.TemporaryDirectory() as folder, _Built(known, Path(folder), target, precision, calibration,
-                                                         extra) as (engine, kernels):
-        peer_run, note = None, ""
+                                                         extra) as built:
+        engine = built.engine
+        peer_run, note = None, ()
         if peer and precision == "int8":
             peer_run, note = _peer(model.original, calibration, Path(folder))
         if case.score is not None:
             scores = [case.score(run) for run in (exact, engine.run)]
             lost = None if peer_run is None else scores[0] - case.score(peer_run)
-            return Row(name, precision, "clips", PERCENT, 0, *scores, limit, peer=lost, int8=kernels,
-                       seconds=time.monotonic() - start, note=note)
+            return Row(name, precision, "clips", PERCENT, 0, *scores, limit, None, None, lost, built.kernels,
+                       time.monotonic() - start, built.repair, (*note, *built.notes))
         found = compare(evaluation, exact, engine.run, case.metric)
         lost = compare(evaluation, exact, peer_run, case.metric).drop.value if peer_run is not None else None
-        return _row(name, precision, limit, found, lost, kernels, time.monotonic() - start, note)
+        return Row(name, precision, found.metric, found.unit, found.samples, found.first.value, found.second.value,
+                   limit, found.drop.low, found.drop.high, lost, built.kernels, time.monotonic() - start, built.repair,
+                   (*note, *built.notes))
 
 
 def measure_dtln(target: str, extra: Mapping[str, Any], peer: bool) -> Row:
@@ -140,44 +149,42 @@ def measure_dtln(target: str, extra: Mapping[str, Any], peer: bool) -> Row:
 
     with tempfile.TemporaryDirectory() as folder:
         first, second = (_Built(k, Path(folder) / str(i), target, "int8", feeds(i), extra) for i, k in enumerate(known))
-        with first as (one, counts_one), second as (two, counts_two):
-            lost, note = None, ""
+        with first as one, second as two:
+            lost, note = None, ()
             if peer:
                 quantized = [_peer(m.original, feeds(i), Path(folder)) for i, m in enumerate(models)]
                 note = quantized[0][1] or quantized[1][1]
                 if not note and quantized[0][0] and quantized[1][0]:
                     lost = score(*exact) - score(quantized[0][0], quantized[1][0])
-            kernels = (counts_one[0] + counts_two[0], counts_one[1] + counts_two[1])
-            return Row("dtln", "int8", "si-snr", "dB", len(DTLN_CLIPS[1]), score(*exact), score(one.run, two.run),
-                       DTLN_LIMIT, peer=lost, int8=kernels, seconds=time.monotonic() - start, note=note)
+            kernels = (one.kernels[0] + two.kernels[0], one.kernels[1] + two.kernels[1])
+            return Row("dtln", "int8", "si-snr", "dB", len(DTLN_CLIPS[1]), score(*exact),
+                       score(one.engine.run, two.engine.run), DTLN_LIMIT, None, None, lost, kernels,
+                       time.monotonic() - start, one.repair, (*note, *one.notes, *two.notes))
 
 
 class _Built:
-    """The open engine of a bundle, and how many of its products are in int8."""
+    """The open engine of a bundle, how many of its products are in int8, and what was repaired."""
 
     def __init__(self, known: real_models.RealModel, folder: Path, target: str, precision: str,
                  calibration: Data | Callable[[], Iterator[dict[str, np.ndarray]]], extra: Mapping[str, Any]) -> None:
         source = (lambda: (s.feeds for s in calibration)) if isinstance(calibration, Data) else calibration
-        wish = Quantization(**{"calibration": source if precision in CALIBRATED else None, **extra})
+        asked = {k: v for k, v in extra.items() if k != "repair" or precision == "int8"}
+        wish = Quantization(**{"calibration": source if precision in CALIBRATED else None, **asked})
+        self.repair = ", ".join(wish.repair) if precision == "int8" else ""
         self._folder = edgec.build(known.path, target, folder / "bundle", inputs=dict(known.inputs),
                                    values=dict(known.values), submodule=known.submodule, precision=precision,
                                    quantization=wish)
 
-    def __enter__(self) -> tuple[Any, tuple[int, int]]:
+    def __enter__(self) -> _Built:
         facts = read_bundle(self._folder).report()["quantization"]
         products = [k for k in facts["kernels"] if k["product"]]
-        kernels = (sum(k["int8"] for k in products), len(products)) if products else (len(facts["weights"]),) * 2
-        self._engine = edgec.open_bundle(self._folder)
-        return self._engine, kernels
+        self.kernels = (sum(k["int8"] for k in products), len(products)) if products else (len(facts["weights"]),) * 2
+        self.notes = tuple(f"adaround: {row['reason']}" for row in facts["repair"] if row["repair"] == "adaround")
+        self.engine = edgec.open_bundle(self._folder)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._engine.close()
-
-
-def _row(name: str, precision: str, limit: float, found: Comparison, peer: float | None, kernels: tuple[int, int],
-         seconds: float, note: str) -> Row:
-    return Row(name, precision, found.metric, found.unit, found.samples, found.first.value, found.second.value, limit,
-               found.drop.low, found.drop.high, peer, kernels, seconds, note)
+        self.engine.close()
 
 
 def _session(model: bytes | Path) -> Run:
@@ -186,10 +193,10 @@ def _session(model: bytes | Path) -> Run:
 
 
 def _peer(original: bytes, calibration: Data | Callable[[], Iterator[dict[str, np.ndarray]]],
-          folder: Path) -> tuple[Run | None, str]:
+          folder: Path) -> tuple[Run | None, tuple[str, ...]]:
     """ONNX Runtime's static quantization as its documentation has it: preprocessed, min-max, per channel, U8S8.
 
-    None, with the reason, if it fails. Models older than opset 13 are converted first: pairs per channel need it.
+    None, and the reason, if it fails. Models older than opset 13 are converted first: pairs per channel need it.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -222,25 +229,26 @@ def _peer(original: bytes, calibration: Data | Callable[[], Iterator[dict[str, n
         quantize_static(str(ready), str(done), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
                         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
                         calibrate_method=CalibrationMethod.MinMax)
-        return _session(done.read_bytes()), ""
+        return _session(done.read_bytes()), ()
     except Exception as error:  # theirs, of any kind: it is part of the comparison
-        return None, f"ONNX Runtime's quantization fails: {str(error).splitlines()[0][:120]}"
+        return None, (f"ONNX Runtime's quantization fails: {str(error).splitlines()[0][:120]}",)
     finally:
         logging.disable(logging.NOTSET)
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
-    heads = ("model", "precision", "metric", "samples", "float", "engine", "drop", "95 %", "limit", "ORT min-max",
-             "int8", "", "s")
+    heads = ("model", "precision", "repair", "metric", "samples", "float", "engine", "drop", "95 %", "limit",
+             "ORT min-max", "int8", "", "s")
     lines = [heads]
     for r in rows:
         interval = f"{r.low:+.2f} .. {r.high:+.2f}" if r.low is not None else ""
-        lines.append((r.name, r.precision, r.metric, str(r.samples or ""), f"{r.float_score:.2f}", f"{r.engine:.2f}",
-                      f"{r.drop:+.2f}", interval, f"{r.limit:g}", "" if r.peer is None else f"{r.peer:+.2f}",
-                      f"{r.int8[0]}/{r.int8[1]}", "ok" if r.ok else "TOO MUCH", f"{r.seconds:.0f}"))
+        lines.append((r.name, r.precision, r.repair, r.metric, str(r.samples or ""), f"{r.float_score:.2f}",
+                      f"{r.engine:.2f}", f"{r.drop:+.2f}", interval, f"{r.limit:g}",
+                      "" if r.peer is None else f"{r.peer:+.2f}", f"{r.int8[0]}/{r.int8[1]}",
+                      "ok" if r.ok else "TOO MUCH", f"{r.seconds:.0f}"))
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    left = {0, 1, 2, 11}
+    left = {0, 1, 2, 3, 12}
     text = ["  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(
         zip(line, widths, strict=True))).rstrip() for line in lines]
-    return "\n".join([*text, *(f"{r.name}: {r.note}" for r in rows if r.note)])
+    return "\n".join([*text, *(f"{r.name}: {note}" for r in rows for note in r.notes)])

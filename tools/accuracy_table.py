@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from edgec.cli.arguments import parse_repairs
 from edgec.compress.request import Quantization
 from edgec.errors import EdgecError
 from tests.int8_accuracy import DATA, Row, subjects, table
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("models", nargs="*", help="names, or beginnings of names; default: all")
     parser.add_argument("--target", default="host", help="a target that runs on this machine")
     parser.add_argument("--observer", default=Quantization().observer, help="how thresholds are found")
+    parser.add_argument("--repair", action="append", help="as of edgec build; several times: a line for each")
     parser.add_argument("--no-peer", action="store_true", help="leave ONNX Runtime's quantization away")
     parser.add_argument("--json", type=Path, help="write the rows to this file too")
     options = parser.parse_args()
@@ -28,12 +30,16 @@ def main() -> int:
         return 2
     rows: list[Row] = []
     failed = False
-    for subject in subjects(options.target, {"observer": options.observer}):
+    repairs = [{"repair": parse_repairs(r)} for r in options.repair or ()] or [{}]
+    lists = [subjects(options.target, {"observer": options.observer, **repair}) for repair in repairs]
+    for number, subject in ((n, s) for same in zip(*lists, strict=True) for n, s in enumerate(same)):
         if options.models and not any(subject.name.startswith(m) for m in options.models):
             continue
+        if number and not subject.repaired:  # once is enough
+            continue
         try:
-            rows.append(subject.measure(not options.no_peer))
-            print(table(rows[-1:]).splitlines()[1], file=sys.stderr, flush=True)
+            rows.append(subject.measure(not options.no_peer and not number))
+            print("\n".join(table(rows[-1:]).splitlines()[1:]), file=sys.stderr, flush=True)
         except EdgecError as error:
             failed = True
             print(f"{subject.name}: {error}", file=sys.stderr, flush=True)

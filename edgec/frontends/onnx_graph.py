@@ -11,6 +11,7 @@ import onnx
 
 from edgec.errors import Refusal, Unsupported, UserError
 from edgec.frontends.onnx_opset import ConversionError, convert, has_schema
+from edgec.frontends.onnx_qoperator import expand
 from edgec.frontends.onnx_source import source_of
 from edgec.frontends.onnx_tensors import MAX_ELEMENTS, element_type, refuse_nan, to_array
 from edgec.ir.graph import OPSET, Attr, Graph, Node, Value
@@ -156,7 +157,7 @@ class GraphReader:
                 return
             inputs.append(found)
         try:
-            converted, constants = convert(proto, self.version, inputs)
+            converted, constants = expand(proto, inputs) or convert(proto, self.version, inputs)
         except ConversionError as error:
             self.refuse(proto, scope, name, source, "onnx.opset", str(error))
             return

@@ -9,27 +9,36 @@ import numpy as np
 
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.quantize import dequantize
-from edgec.ir.types import DType, Quant
+from edgec.ir.rewrite import replace_node
+from edgec.ir.types import DType, Quant, TensorType
+from edgec.ops import KernelRole, QuantRole, table
 
 _GRIDS = frozenset({DType.INT4, DType.UINT4, DType.INT8, DType.UINT8, DType.INT16, DType.UINT16, DType.INT32})
+_BYTES = frozenset({DType.INT8, DType.UINT8})
 
 
 def fold_quantization(graph: Graph) -> None:
     """Annotate what lies on an integer grid and remove the nodes that said so. Changes `graph`.
 
     (1) DequantizeLinear of a constant becomes a float constant with a Quant.
-    (2) QuantizeLinear whose every use is a DequantizeLinear with the same parameters: the float value gets the Quant;
-    if
-        that value has other uses, or is a graph input or output, an Identity carries the Quant.
-    Everything else stays as nodes: integers that other operators read (QLinearConv), parameters that are computed,
-    float8 grids, and pairs with different parameters.
+    (2) What only moves integers of one grid (Reshape, MaxPool) moves the floats, between a pair of its own.
+    (3) QuantizeLinear whose every use is a DequantizeLinear with the same parameters: the float value gets the Quant;
+        if that value has other uses, or is a graph input or output, an Identity carries the Quant.
+    (4) The result of a DequantizeLinear that is left, as of a graph input, lies on its grid: it gets the Quant.
+    Everything else stays as nodes: integers that other operators read, parameters that are computed, float8 grids, and
+    pairs with different parameters.
     """
     for node in list(graph.nodes):
         if node.op == "DequantizeLinear" and not node.domain:
             _fold_constant(graph, node)
     for node in list(graph.nodes):
+        _move_floats(graph, node)
+    for node in list(graph.nodes):
         if node.op == "QuantizeLinear" and not node.domain:
             _fold_pair(graph, node)
+    for node in graph.nodes:
+        if node.op == "DequantizeLinear" and not node.domain and node.outputs[0].dtype is DType.FLOAT32:
+            _annotate_result(node)
 
 
 def quant_of(node: Node) -> Quant | None:
@@ -71,6 +80,39 @@ def _fold_constant(graph: Graph, node: Node) -> None:
     _replace(graph, result, constant)
     if not graph.is_output(result):
         graph.remove(node)
+
+
+def _move_floats(graph: Graph, node: Node) -> None:
+    """(2): the integers come from a QuantizeLinear with one scale, directly or through nodes of this kind."""
+    spec = table.find(node)
+    if spec is None or spec.quant is not QuantRole.COMMUTES or not (
+            spec.kernel in (KernelRole.MOVEMENT, KernelRole.VIEW) or node.op == "MaxPool"):
+        return
+    data, rest = node.input_values[0], node.input_values[1:]
+    source = data.producer
+    if source is None or source.op != "QuantizeLinear" or source.domain or data.dtype not in _BYTES:
+        return
+    quant = quant_of(source)
+    fills = node.op == "Pad" and node.text("mode", "constant") == "constant"  # with the integer 0 or another one
+    if quant is None or quant.axis is not None or fills or any(v.dtype in _BYTES for v in rest):
+        return
+    if any(v.dtype is not data.dtype for v in node.outputs):
+        return
+    kind, parameters = source.input_values[0].dtype, list(source.inputs[1:])
+    floats = Value(graph.unique_name(f"{data.name}_dequantized"), TensorType(kind, data.type.shape))
+    moved = [Value(graph.unique_name(f"{v.name}_dequantized"), TensorType(kind, v.type.shape)) for v in node.outputs]
+    replace_node(graph, node, [
+        Node("DequantizeLinear", [data, *parameters], [floats], name=floats.name, source=node.source),
+        Node(node.op, [floats, *node.inputs[1:]], moved, node.attributes, name=node.name, source=node.source),
+        *(Node("QuantizeLinear", [f, *parameters], [old], name=f"{f.name}_quantize", source=node.source)
+          for f, old in zip(moved, node.outputs, strict=True))])
+
+
+def _annotate_result(node: Node) -> None:
+    """(4)"""
+    quant = quant_of(node)
+    if quant is not None and quant.axis is None and quant.dtype in _BYTES:
+        node.outputs[0].quant = quant
 
 
 def _fold_pair(graph: Graph, node: Node) -> None:

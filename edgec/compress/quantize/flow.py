@@ -130,7 +130,7 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
         tensors=[_tensor_row(n, c, placement) for n, c in choices.items()],
         weights=_weight_rows(graph, result, placement), convergence=_convergence(curves),
         findings=[{"rule": f.rule, "text": f.text, "advice": f.advice} for f in findings], repair=repairs.rows,
-        outputs=compare_outputs(original, result, seen.kept, settings.threads))
+        outputs=compare_outputs(original, result, probed, settings.threads))
     return Quantized(result, report, seen.kept, tuple(findings), prepared, alone)
 
 

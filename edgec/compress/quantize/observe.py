@@ -32,8 +32,8 @@ Feeds = Mapping[str, np.ndarray]
 Samples = Callable[[], Iterable[Feeds]]
 """Called once; yields the inputs of one run of the model at a time."""
 
-KEPT = 64  # samples that stay in memory, to compare grids by the error after the layer and of the outputs
-_KEPT_BYTES = 256 << 20  # that they may take; a fourth of them stays in any case
+KEPT = 256  # samples that stay in memory: grids are compared on them, and repairs learn from them
+_KEPT_BYTES = 256 << 20  # that they may take; one of sixteen stays in any case
 _SAVE_EVERY = 10.0  # seconds; a lost calibration loses at most so much
 _PARTS = 5  # samples up to 16, 32, 64, 128, all 200: what the convergence curve is made of
 
@@ -81,7 +81,7 @@ class _Watcher:
                  threads: int, progress: Progress, keep: int) -> None:
         self.samples, self.path, self.key, self.progress = samples, path, key, progress
         size = sum(v.type.nbytes for v in graph.inputs)
-        self.keep = max(-(-keep // 4), min(keep, _KEPT_BYTES // max(size, 1)))
+        self.keep = max(-(-keep // 16), min(keep, _KEPT_BYTES // max(size, 1)))
         self.sources = placement.sources
         names = [v for values in placement.sources.values() for v in values]
         self.constants = {v.name: v.const for v in graph.constants() if v.name in set(names) and v.const is not None}

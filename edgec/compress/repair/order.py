@@ -1,8 +1,8 @@
 """Which repairs run when, and what each of them was worth: rows for the report.
 
 Before the graph is observed: what changes its weights and not its function (equalization, smoothing). Once it has
-grids: what changes numbers on them (the bias, which takes the mean of all errors away; learned rounding, which starts
-from there; then the bias again, as the weights are others).
+grids: what changes numbers on them (the bias, which takes the mean of all errors away; learned rounding, and with it
+the bias again, as the weights are others, if correcting it has helped).
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from edgec.compress.quantize.annotate import PER_CHANNEL, WeightGrids
+from edgec.compress.quantize.annotate import PER_CHANNEL, Numbers, WeightGrids, add_to_bias
 from edgec.compress.quantize.observe import KEPT, Feeds, Samples
-from edgec.compress.quantize.outputs import Distance, Reference, decibels
+from edgec.compress.quantize.outputs import Distance, Reference, affordable, decibels
 from edgec.compress.quantize.place import Placement
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.weights import channel_grid
 from edgec.compress.repair.correct_bias import CorrectedBiases, correct_biases
 from edgec.compress.repair.equalize import equalize
 from edgec.compress.repair.smooth import smooth
-from edgec.ir.graph import Graph
+from edgec.ir.graph import Graph, Value
 from edgec.ir.quantize import output_axis, quantize_dequantize
 from edgec.progress import Progress, silent
+
+_RUNS = 8  # of the float graph, about, that a repair does for each sample
+_USUAL = 64  # samples that repairs are learned and judged on, more for small graphs
 
 
 @dataclass
@@ -63,13 +66,18 @@ class Repairs:
         def learn(own: Sequence[Feeds]) -> Any:
             from edgec.compress.repair.adaround import learn_rounding  # torch takes a second to import
 
-            return learn_rounding(prepared, own, threads=self.threads, progress=self.progress)
+            centered = any(row["repair"] == "bias-correction" and row["applied"] for row in self.rows)
+            found = learn_rounding(prepared, own, centered=centered, threads=self.threads, progress=self.progress)
+            if not centered:
+                return found
+            rounded = replace(prepared, numbers=found.numbers)
+            biases = correct_biases(rounded, own, threads=self.threads, progress=self.progress)
+            return replace(found, numbers=biases.numbers)
 
+        kept = kept[:affordable(original, _RUNS, _USUAL, KEPT)]
         for name in [n for n in ("bias-correction", "adaround") if n in self.names]:
             self.progress("repair", None, name)
             prepared = self._mend(name, original, prepared, kept, learn if name == "adaround" else correct)
-        if {"bias-correction", "adaround"} <= set(self.names):
-            prepared = self._mend("bias-correction", original, prepared, kept, correct)
         return prepared
 
     def _mend(self, name: str, original: Graph, prepared: Prepared, kept: Sequence[Feeds],
@@ -80,16 +88,24 @@ class Repairs:
         """
         first, second = kept[::2], kept[1::2]
         if not second:
+            self.rows.append({"repair": name, "applied": 0, "products": [], "unseen": 0, "outputs": {},
+                              "reason": "left away: one half of the samples judges it, and there is only one sample"})
             return prepared
         found = repair(first)
+        changed = [row for row in found.rows if getattr(row, "taken", True)]
         mended = replace(prepared, numbers=found.numbers)
         reference = Reference(original, second, self.threads)
         before, after = (reference.distances(p.annotated()) for p in (prepared, mended))
-        better = _mean_decibels(before, after) > 0
-        self.rows.append({"repair": name, "applied": len(found.rows) if better else 0,
-                          "products": [asdict(row) for row in found.rows], "unseen": len(second),
-                          "outputs": {n: [decibels(1.0, d[n].relative) for d in (before, after)] for n in before}})
-        return mended if better else prepared
+        gain = _mean_decibels(before, after)
+        row = {"repair": name, "applied": len(changed) if gain > 0 else 0,
+               "products": [asdict(row) for row in found.rows], "unseen": len(second),
+               "outputs": {n: [decibels(1.0, d[n].relative) for d in (before, after)] for n in before}}
+        reason = _reason(gain, len(changed), len(found.rows), len(second))
+        if name == "adaround":
+            row["weights_share"] = share = _weights_share(prepared, reference, before)
+            reason += f"; nearest rounding of weights makes {share:.0%} of their error, rounding of data the rest"
+        self.rows.append({**row, "reason": reason})
+        return mended if gain > 0 else prepared
 
     def _weight_noise(self, graph: Graph, placement: Placement) -> float:
         """Mean over products and their channels of |w - rounded w|^2 / |w|^2: small channels count fully."""
@@ -107,6 +123,32 @@ class Repairs:
             noise = np.square(quantize_dequantize(weight, quant) - wide).sum(axis=rest)
             shares.append(float((noise[power > 0] / power[power > 0]).mean()) if (power > 0).any() else 0.0)
         return float(np.mean(shares)) if shares else 0.0
+
+
+def _reason(gain: float, changed: int, products: int, unseen: int) -> str:
+    """Why the numbers of a repair were taken or left away. gain: of the outputs, in dB."""
+    if not changed:
+        return f"left away: none of {products} products gains by it"
+    size = f"{abs(gain):.2f} dB {'nearer to' if gain > 0 else 'farther from'} float"
+    return ("" if gain > 0 else "left away: ") + f"with it ({changed} of {products} products) the outputs of " \
+        f"{unseen} samples that it has not seen are {size}"
+
+
+def _weights_share(prepared: Prepared, reference: Reference, before: Mapping[str, Distance]) -> float:
+    """Noise of the outputs with weights and biases of int8 and data in float, by that of int8; 1 at most."""
+    whole = max((d.relative for d in before.values()), default=0.0)
+    if not whole:
+        return 0.0
+    graph, rounded = prepared.graph.copy(), {n.name: n.operand(1) for n in prepared.annotated().nodes
+                                             if n.name in prepared.placement.products}
+    for node in list(graph.nodes):
+        if node.name in rounded:
+            weight, own = rounded[node.name].const, prepared.numbers.get(node.name, Numbers())
+            assert weight is not None
+            graph.set_input(node, 1, Value.constant(graph.unique_name(rounded[node.name].name), weight))
+            if own.bias is not None:
+                add_to_bias(graph, node, own.bias)
+    return min(reference.disturbance(graph) / whole, 1.0)
 
 
 def _mean_decibels(before: Mapping[str, Distance], after: Mapping[str, Distance]) -> float:

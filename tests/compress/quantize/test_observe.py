@@ -67,7 +67,7 @@ def test_observe_keeps_fewer_samples_where_each_is_large(monkeypatch):
     graph = chain()
     module = sys.modules["edgec.compress.quantize.observe"]  # the package has a function of that name
     monkeypatch.setattr(module, "_KEPT_BYTES", 10 * sum(v.type.nbytes for v in graph.inputs))
-    kept = [len(seen(graph, drawn(graph, 33), keep=keep).kept) for keep in (8, 16, 64)]
+    kept = [len(seen(graph, drawn(graph, 33), keep=keep).kept) for keep in (8, 16, 256)]
     assert kept == [8, 10, 16]
 
 

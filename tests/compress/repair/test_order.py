@@ -8,9 +8,10 @@ from edgec.compress.quantize import CPU, Settings, quantize_graph
 from edgec.compress.quantize.annotate import Numbers, WeightGrids
 from edgec.compress.repair import adaround, order
 from edgec.compress.repair.adaround import RoundedWeights
-from edgec.compress.repair.correct_bias import CorrectedBiases
+from edgec.compress.repair.correct_bias import CorrectedBias, CorrectedBiases
 from edgec.compress.request import Quantization
 from edgec.errors import UserError
+from edgec.ir.types import DType
 from edgec.passes.pipelines import optimize
 from tests.compress.quantize.prepared import chain, drawn
 from tests.compress.repair.test_equalize import spoil
@@ -31,33 +32,41 @@ def test_repairs_say_in_the_report_what_they_were_worth():
     assert after > before
     assert corrected["unseen"] == 6
     assert corrected["applied"] == len(corrected["products"]) > 0
+    assert "of 6 samples that it has not seen are" in corrected["reason"]
+    assert corrected["reason"].endswith("dB nearer to float")
     assert plain.report["repair"] == []
 
 
-def test_learned_rounding_starts_from_corrected_biases_and_they_are_corrected_again(monkeypatch):
+@pytest.mark.parametrize("helps", [True, False])
+def test_biases_are_corrected_again_for_learned_rounding_where_that_has_helped(helps, monkeypatch):
     graph = optimize(chain())[0]
     seen = []
 
     def correct(prepared, own, **_):
         seen.append(("bias-correction", dict(prepared.numbers)))
-        return CorrectedBiases({**prepared.numbers, name: Numbers(bias=np.full(8, float(len(seen))))}, ())
+        own = replace(prepared.numbers.get(name, Numbers()), bias=np.full(8, float(len(seen))))
+        return CorrectedBiases({**prepared.numbers, name: own}, (CorrectedBias(name, 1.0, 1.0, 1.0),))
 
-    def learn(prepared, own, **_):
+    def learn(prepared, own, *, centered, **_):
         seen.append(("adaround", dict(prepared.numbers)))
-        return RoundedWeights({**prepared.numbers, name: replace(prepared.numbers[name], weight=rounded)}, ())
+        assert centered == helps
+        old = prepared.numbers.get(name, Numbers())
+        return RoundedWeights({**prepared.numbers, name: replace(old, weight=rounded)}, ())
 
     name = next(n for n in graph.nodes if n.op == "Conv").name
     rounded = np.zeros_like(next(n for n in graph.nodes if n.name == name).operand(1).const)
     monkeypatch.setattr(order, "correct_biases", correct)
     monkeypatch.setattr(adaround, "learn_rounding", learn)
-    monkeypatch.setattr(order, "_mean_decibels", lambda before, after: 1.0)
+    monkeypatch.setattr(order, "_mean_decibels", lambda before, after: 1.0 if helps or len(seen) > 1 else -1.0)
     settings = Settings(observer="minmax", least_sqnr=-100.0, repair=("bias-correction", "adaround"))
     found = quantize_graph(graph, CPU, settings, lambda: drawn(graph, 4))
-    assert [r["repair"] for r in found.report["repair"]] == [what for what, _ in seen] == [
-        "bias-correction", "adaround", "bias-correction"]
+    assert [r["repair"] for r in found.report["repair"]] == ["bias-correction", "adaround"]
+    assert [what for what, _ in seen] == ["bias-correction", "adaround", *["bias-correction"] * helps]
     assert seen[0][1] == {}
-    assert seen[1][1][name].bias[0] == 1
-    assert seen[2][1][name].weight is rounded
+    assert seen[1][1] == {} if not helps else seen[1][1][name].bias[0] == 1
+    final = found.prepared.numbers[name]
+    assert final.weight is rounded
+    assert final.bias is None if not helps else final.bias[0] == 3
 
 
 def test_a_repair_that_helps_its_own_samples_only_is_left_away(monkeypatch):
@@ -69,13 +78,36 @@ def test_a_repair_that_helps_its_own_samples_only_is_left_away(monkeypatch):
 
     def overfit(prepared, own, **_):
         learned_from.append(len(own))
-        return CorrectedBiases({products[0]: Numbers(bias=np.full(8, 0.2))}, ())
+        row = CorrectedBias(products[0], 0.2, 1.0, 1.0)
+        return CorrectedBiases({products[0]: Numbers(bias=np.full(8, 0.2))}, (row,))
 
     monkeypatch.setattr(order, "correct_biases", overfit)
     found = quantize_graph(graph, CPU, Settings(observer="minmax", repair=("bias-correction",)), lambda: samples)
     (row,) = found.report["repair"]
     assert learned_from == [6]
     assert row["applied"] == 0
+    assert row["reason"].startswith("left away: with it (1 of 1 products) the outputs of 6 samples")
+    assert row["reason"].endswith("dB farther from float")
+    assert found.prepared.numbers == {}
+
+
+@pytest.mark.parametrize(("bits", "least", "most"), [(DType.INT4, 0.9, 1.0), (DType.INT8, 0.1, 0.9)])
+def test_learned_rounding_says_how_much_of_the_error_it_can_reach(bits, least, most):
+    graph = optimize(chain())[0]
+    settings = Settings(observer="minmax", weights=WeightGrids(bits), repair=("adaround",), least_sqnr=-100.0)
+    (row,) = quantize_graph(graph, CPU, settings, lambda: drawn(graph, 16)).report["repair"]
+    assert json.dumps(row, allow_nan=False)
+    assert least < row["weights_share"] <= most
+    assert f"makes {row['weights_share']:.0%} of their error" in row["reason"]
+    assert row["applied"] == (0 if row["reason"].startswith("left away") else sum(p["taken"] for p in row["products"]))
+
+
+def test_one_sample_is_too_few_to_judge_by():
+    graph = optimize(chain())[0]
+    settings = Settings(observer="minmax", repair=("bias-correction",), least_sqnr=-100.0)
+    found = quantize_graph(graph, CPU, settings, lambda: drawn(graph, 1))
+    (row,) = found.report["repair"]
+    assert row["reason"].startswith("left away")
     assert found.prepared.numbers == {}
 
 
