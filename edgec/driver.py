@@ -16,13 +16,13 @@ from edgec import bundle as bundles
 from edgec.backends import find_backend, own_backend
 from edgec.backends.base import Artifact, CompileOptions, Port
 from edgec.check import fault, measure_accuracy, replay
-from edgec.compress.request import Quantization
+from edgec.compress.request import LOW_PRECISIONS, Quantization
 from edgec.data.preprocess import settle
 from edgec.errors import UserError
 from edgec.files import sha256
 from edgec.frontends.spec import InputSpecs, normalize
 from edgec.golden import Golden, chosen_inputs, golden_on_grids, make_golden, read_inputs
-from edgec.options import LOW_PRECISIONS, BuildOptions, check_options, choose_precision, choose_threads, value_facts
+from edgec.options import BuildOptions, check_options, choose_precision, choose_threads, value_facts
 from edgec.plan.plan import Plan
 from edgec.progress import Progress, silent
 from edgec.report import kernel_rows, model_facts, pass_rows, render, stage_rows, time_facts

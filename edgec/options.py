@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from edgec.compress.request import LOW_PRECISIONS
 from edgec.errors import Unsupported, UserError
 from edgec.target import Target
 
-LOW_PRECISIONS = ("int8", "int8-weights", "int8-dynamic", "int4-weights")
 _PRECISIONS = {  # by kind of target, the default first
     "jetson": ("auto", "float16", "float32", "int8"),  # auto: the board builds what there is and keeps the fastest
 }

@@ -13,6 +13,8 @@ from edgec.errors import UserError
 
 Source = Union[str, Path, Callable[[], Any]]
 
+INT8, INT4 = "int8", "int4-weights"
+LOW_PRECISIONS = (INT8, "int8-weights", "int8-dynamic", INT4)
 REPAIRS = ("equalize", "smooth", "bias-correction", "adaround")  # in the order in which they run; then biases once more
 AUTO = "auto"
 WEIGHTS = ("int8", "int4")
@@ -86,10 +88,10 @@ class Quantization:
         if unknown := [name for name in self.repair if name not in (AUTO, *REPAIRS)]:
             raise UserError(f"there is no repair {unknown[0]!r}", expected=f"{AUTO}, or some of {', '.join(REPAIRS)}")
 
-    def repairs(self, precision: str = "int8") -> tuple[str, ...]:
+    def repairs(self, precision: str = INT8) -> tuple[str, ...]:
         """The repairs that are meant for a precision, in the order in which they run."""
         asked = {name for name in self.repair if name != AUTO}
-        if AUTO in self.repair and precision == "int8":
+        if AUTO in self.repair and precision == INT8:
             asked |= {"bias-correction"} if self.per_channel else {"equalize", "bias-correction"}
         if "adaround" in asked:
             asked.add("bias-correction")  # rounding that is learned makes up for what is left

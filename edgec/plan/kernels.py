@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 
+from edgec.errors import InternalError
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.grouping import groups
 from edgec.ops import KernelRole, table
@@ -49,7 +50,7 @@ def _is_view(node: Node) -> bool:
 
 
 def order(kernels: list[Kernel]) -> list[Kernel]:
-    """The kernels in topological order, otherwise as they are."""
+    """The kernels in topological order, otherwise as they are. Raises InternalError if there is none."""
     writer = {id(v): i for i, k in enumerate(kernels) for v in k.outputs}
     waits = [{writer[id(v)] for v in k.inputs if id(v) in writer} for k in kernels]
     followers: list[list[int]] = [[] for _ in kernels]
@@ -66,4 +67,7 @@ def order(kernels: list[Kernel]) -> list[Kernel]:
             waits[other].discard(index)
             if not waits[other]:
                 heapq.heappush(ready, other)
+    if len(result) < len(kernels):
+        left = [kernels[index].name for index, needed in enumerate(waits) if needed]
+        raise InternalError("kernels wait for each other: " + ", ".join(left))
     return result

@@ -58,7 +58,7 @@ def assign(graph: Graph, kernels: list[Kernel], demand: Callable[[Kernel], Deman
             block = layouts.get(value.name, 0)
             if block and id(value) in outputs:
                 inner = Value(graph.unique_name(f"{value.name}_blocked"), value.type, quant=value.quant)
-                kernel = _writing(graph, kernel, value, inner)
+                kernel = _writing(kernel, value, inner)
                 late.append(_conversion(graph, inner, value, block, 0, None))
                 copies[value.name, block] = inner
                 block = 0
@@ -106,7 +106,7 @@ def _reading(graph: Graph, kernel: Kernel, layouts: Mapping[str, int], swaps: Ma
     return replace(kernel, inputs=inputs, layouts=renamed)
 
 
-def _writing(graph: Graph, kernel: Kernel, value: Value, inner: Value) -> Kernel:
+def _writing(kernel: Kernel, value: Value, inner: Value) -> Kernel:
     """The kernel writing `inner` in place of `value`, a graph output that gets a producer of its own."""
     node = value.producer
     assert node is not None  # graph outputs are produced by nodes

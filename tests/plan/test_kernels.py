@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from edgec.errors import InternalError
 from edgec.ir import DType, Graph, Quant, TensorType, Value
 from edgec.ops.semantics import make_node
-from edgec.plan.kernels import group, split
+from edgec.plan.kernels import group, order, split
+from edgec.plan.plan import Kernel
 
 RNG = np.random.default_rng(0)
 
@@ -121,3 +123,10 @@ def test_split_gives_one_kernel_for_each_node(graph):
     parts = split(graph, kernel)
     assert ops(parts) == [["Conv"], ["Relu"]]
     assert parts[0].outputs == parts[1].inputs
+
+
+def test_order_refuses_kernels_that_wait_for_each_other():
+    x, y, z = data("x", 1), data("y", 1), data("z", 1)
+    circle = [Kernel("first", [], None, [x, z], [], [y]), Kernel("second", [], None, [y], [], [z])]
+    with pytest.raises(InternalError, match="first, second"):
+        order(circle)

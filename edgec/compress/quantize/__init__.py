@@ -6,12 +6,12 @@ Each step is a function of its own, and repairs (`compress.repair`) stand betwee
 
 from edgec.compress.quantize.annotate import annotate
 from edgec.compress.quantize.choose import OBSERVERS, Choice, choose_grids
-from edgec.compress.quantize.flow import PRECISIONS, Quantized, Settings, quantize_graph
+from edgec.compress.quantize.flow import Quantized, Settings, quantize_graph
 from edgec.compress.quantize.observe import Feeds, Observation, Samples, observe
 from edgec.compress.quantize.place import Placement, is_quantized, place
 from edgec.compress.quantize.policy import CPU, Policy
 from edgec.compress.quantize.weight_only import quantize_weights
 
-__all__ = ["CPU", "OBSERVERS", "PRECISIONS", "Choice", "Feeds", "Observation", "Placement", "Policy",
+__all__ = ["CPU", "OBSERVERS", "Choice", "Feeds", "Observation", "Placement", "Policy",
            "Quantized", "Samples", "Settings", "annotate", "choose_grids", "is_quantized",
            "observe", "place", "quantize_graph", "quantize_weights"]

@@ -21,20 +21,17 @@ from edgec.compress.quantize.policy import Policy
 from edgec.compress.quantize.proof import Sensitivity, sensitivities
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.weight_only import quantize_weights
-from edgec.compress.request import LEAST_SQNR
+from edgec.compress.request import INT4, INT8, LEAST_SQNR, LOW_PRECISIONS
 from edgec.errors import Refusal, UserError
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.quantize import quantize_dequantize
 from edgec.ir.types import DType, Quant
 from edgec.progress import Progress, silent
 
-INT8, INT4 = "int8", "int4-weights"
-PRECISIONS = (INT8, "int8-weights", "int8-dynamic", INT4)
-
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may decide. precision: one of PRECISIONS; observer: how thresholds are found, one of OBSERVERS;
+    """What a user may decide. precision: one of LOW_PRECISIONS; observer: how thresholds are found, one of OBSERVERS;
     keep_float: names or patterns of nodes that stay float; work: folder in which an interrupted calibration goes on.
     weights: grids of the weights of int8 kernels; repair: names of `REPAIRS` that are to run. least_sqnr: a kernel that
     alone leaves less than this of the outputs, in dB, stays float; weights of 4 bits are meant to train, and all stay.
@@ -50,8 +47,8 @@ class Settings:
     least_sqnr: float = LEAST_SQNR
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise UserError(f"there is no precision {self.precision!r}", expected="one of " + ", ".join(PRECISIONS))
+        if self.precision not in LOW_PRECISIONS:
+            raise UserError(f"there is no precision {self.precision!r}", expected="one of " + ", ".join(LOW_PRECISIONS))
         if self.observer not in OBSERVERS:
             raise UserError(f"there is no observer {self.observer!r}", expected="one of " + ", ".join(OBSERVERS))
         if self.repair and self.precision != INT8:
