@@ -255,7 +255,7 @@ class Epilogue:
         if anchor is not None:
             known[id(anchor.outputs[0])] = self._anchor_reader(_reader(accumulators, base), position)
             if self._factor is not None and grid is not None and not self._nodes:  # steps of its own grid
-                return self._kept(known[id(self._result)], grid, count)
+                return self._kept(known[id(self._result)], grid, count, sums=True)
         for node in self._nodes:
             leaves: dict[Any, Reader] = {}
             tensors = [None if v is None else self._tensor(v, known, position, leaves) for v in node.inputs]
@@ -270,7 +270,7 @@ class Epilogue:
         if grid is None:
             return known[id(self._result)]
         return self._kept(lambda lane: grids.quotient(known[id(self._result)](lane), grid, self._cpu), grid, count,
-                          grids.bounded(grid, self._cpu))
+                          inside=grids.bounded(grid, self._cpu))
 
     @contextmanager
     def _vectors(self, count: int | None) -> Iterator[Expr]:
@@ -283,15 +283,21 @@ class Epilogue:
             with unrolled(total // width) as part, vectorized(width) as lane:
                 yield part * width + lane
 
-    def _kept(self, steps: Reader, grid: Quant, count: int | None, inside: bool = False) -> Reader:
-        """The result as it is stored, for its numbers in steps of the grid. inside: they lie within it."""
+    def _kept(self, steps: Reader, grid: Quant, count: int | None, *, inside: bool = False,
+              sums: bool = False) -> Reader:
+        """The result as it is stored, for its numbers in steps of the grid.
+
+        inside: they lie within it; sums: they are sums times a factor.
+        """
         count = count or self._block
         temporary = local(self._block, grids.dtype(self._result))
-        if self._finite and count == grids.BYTE_BLOCK and grid.dtype is DType.INT8:
-            numbers = local(count)
+        narrows = self._finite and grid.dtype is DType.INT8
+        packs = self._cpu is not None and self._cpu.packs and grid.dtype is DType.UINT8 and (inside or sums)
+        if count == grids.BYTE_BLOCK and (narrows or packs):
+            numbers, most = local(count), tirx.const(grids.steps_above(grid), "float32")
             with self._vectors(count) as lane:
-                store(numbers, steps(lane), lane)
-            grids.narrow(numbers, temporary, grid)
+                store(numbers, tirx.min(steps(lane), most) if packs and sums else steps(lane), lane)
+            (grids.narrow if narrows else grids.pack)(numbers, temporary, grid)
             return _reader(temporary)
         with vectorized(count) as lane:
             store(temporary, grids.nearest(steps(lane), grid, inside), lane)

@@ -21,7 +21,7 @@ class Machine:
     """lanes: numbers of `dtype` in one vector, which is also the channel block of the blocked layout (plan.Layout).
     registers: vector registers. by_element: a multiply-add can take one lane of a vector as its factor (NEON), so
     inputs are loaded as vectors of channels; else one number is loaded and broadcast. l1_bytes, l2_bytes: data caches
-    that one core can fill. fused: it has fused multiply-adds.
+    that one core can fill. fused: it has fused multiply-adds. packs: it narrows vectors of 8 integers by AVX2's packs.
     """
 
     lanes: int
@@ -31,6 +31,7 @@ class Machine:
     l2_bytes: int
     fused: bool = False
     dtype: str = "float32"
+    packs: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -83,7 +84,7 @@ def of_cpu(cpu: Cpu, dtype: DType = DType.FLOAT32) -> Machine | None:
     wide = "avx512f" in cpu.features or cpu.arch == "aarch64"
     fused = wide or "fma" in cpu.features
     return Machine(lanes, 32 if wide else 16, cpu.arch == "aarch64", 1024 * (cpu.l1d_kib or 32),
-                   1024 * (cpu.l2_kib or 512), fused, dtype.value)
+                   1024 * (cpu.l2_kib or 512), fused, dtype.value, "avx2" in cpu.features and not wide)
 
 
 def split_even(extent: int, size: int) -> list[tuple[int, int]]:

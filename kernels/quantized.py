@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from edgec.kernels.emit import Buffer, Expr, broadcast, lanes, load, local, store, vectorized
+from edgec.kernels.emit import Buffer, Expr, broadcast, lanes, load, local, shuffle, store, vectorized
 from edgec.kernels.machine import Machine
 from tvm import tirx
 
@@ -162,6 +162,11 @@ def nearest(steps: Expr, quant: Quant, inside: bool = False) -> Expr:
     return number + tirx.const(zero, kind) if zero else number  # modulo 256: the sum is in range
 
 
+def steps_above(quant: Quant) -> int:
+    """How many steps the highest integer of a grid lies above its zero."""
+    return bounds(quant.dtype)[1] - int(quant.zero_point.reshape(()))
+
+
 def narrow(steps: Buffer, result: Buffer, quant: Quant) -> None:
     """`nearest` of BYTE_BLOCK finite numbers on an INT8 grid, by NEON's saturating conversions."""
     words = []
@@ -176,6 +181,24 @@ def narrow(steps: Buffer, result: Buffer, quant: Quant) -> None:
         word = tirx.call_llvm_pure_intrin("int16x8", "llvm.sadd.sat.v8i16", word, broadcast(zero, 8))
         words.append(tirx.call_llvm_pure_intrin("int8x8", "llvm.aarch64.neon.sqxtn.v8i8", word))
     store(result, tirx.Shuffle(words, list(range(BYTE_BLOCK))), lanes(0, BYTE_BLOCK))
+
+
+def pack(steps: Buffer, result: Buffer, quant: Quant) -> None:
+    """`nearest` of BYTE_BLOCK finite numbers that are not above a UINT8 grid, by AVX2's conversions and packs.
+
+    A number below the int32 range becomes the least int32, and so the lowest of the grid.
+    """
+    halves = [tirx.call_llvm_pure_intrin("int32x8", "llvm.x86.avx.cvt.ps2dq.256", load(steps, lanes(first, 8)))
+              for first in (0, 8)]
+    words = tirx.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.packssdw", *halves)  # 0-3, 8-11, 4-7, 12-15
+    zero = int(quant.zero_point.reshape(()))
+    if zero:
+        words = tirx.call_llvm_pure_intrin("int16x16", "llvm.sadd.sat.v16i16", words,
+                                           broadcast(tirx.const(zero, "int16"), BYTE_BLOCK))
+    low, high = (shuffle([words], range(first, first + 8)) for first in (0, 8))
+    packed = tirx.call_llvm_pure_intrin("uint8x16", "llvm.x86.sse2.packuswb.128", low, high)
+    order = [4 * (2 * (i % 2) + i // 2) + j for i in range(4) for j in range(4)]
+    store(result, shuffle([packed], order), lanes(0, BYTE_BLOCK))
 
 
 def lowest(kind: str) -> Expr:

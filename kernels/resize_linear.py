@@ -4,7 +4,7 @@ Computes: y[n, c, i, j] = sum_t down[i, t] * (sum_s across[j, s] * x[n, c, rows[
           kernel's pointwise nodes.
 Layouts:  x [n, C/b, h, w, b]; y [n, C/b, oh, ow, b]; the tables of `ops/interpolation.py`, for each tap [oh] or [ow].
 Schedule: a group of output rows shares the stretched rows that they read, float32 [rows, ow, b]: each source row is
-          stretched once for a group, not once for each output row.
+          stretched once for a group, not once for each output row. A source row in bytes becomes floats first.
 Applies when: mode linear with at most two taps on rows and on columns, no extrapolation; float32 or float16, or bytes
           with one scale where rows grow no more than columns; pointwise nodes as `epilogue` takes them.
 Numerics: the order of `ops/interpolation.py`, so that quantized graphs keep their bits.
@@ -22,7 +22,7 @@ from edgec.kernels.epilogue import Epilogue, Lower, geometry
 from edgec.kernels.machine import known_machine, machine, number_format
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
 
-from edgec.ir.graph import Node, Value
+from edgec.ir.graph import Node
 from edgec.ops.interpolation import Axis, stages_of
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
@@ -81,16 +81,22 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
         down = _Taps(writer, rows, rows.sources - np.repeat(first, group)[:, None], kind)
         size = held * ow * b * number_format(kernel).itemsize
         stretched = writer.pointer(Workspace(size, per_thread=True), (held, ow, b), kind)
+        numbers = None if source.quant is None else \
+            writer.pointer(Workspace(4 * w * b, per_thread=True), (w, b))
         after = Epilogue(kernel, b, lower, writer, cpu=cpu)
         y = writer.pointer(Output(result), (n_, blocks, oh, ow, b), quantized.dtype(result))
         after.prologue()
         with parallel(n_, blocks, oh // group) as (n, c, g):
             start = load(begin, g)
-            with loop(held) as r, loop(ow // unroll) as part, unrolled(unroll) as u:
-                j = part * unroll + u
-                with vectorized(b) as e:
-                    store(stretched, across.total(j, lambda s: _number(
-                        load(x, n, c, start + r, s, e), source)), r, j, e)
+            with loop(held) as r:
+                if numbers is not None:
+                    with loop(w) as s, vectorized(b) as e:
+                        store(numbers, quantized.dequantized(load(x, n, c, start + r, s, e), source.quant), s, e)
+                with loop(ow // unroll) as part, unrolled(unroll) as u:
+                    j = part * unroll + u
+                    with vectorized(b) as e:
+                        store(stretched, across.total(j, lambda s: load(x, n, c, start + r, s, e) if numbers is None
+                                                      else load(numbers, s, e)), r, j, e)
             with loop(group) as k, loop(ow // unroll) as part, unrolled(unroll) as u:
                 i, j = g * group + k, part * unroll + u
                 mixed = local(b, kind)
@@ -123,11 +129,6 @@ class _Taps:
                 number = number * load(self._weights[tap], i)
             total = number if total is None else total + number
         return total
-
-
-def _number(stored: Expr, source: Value) -> Expr:
-    quant = source.quant
-    return stored if quant is None else quantized.dequantized(stored, quant)
 
 
 def _axes(node: Node) -> tuple[Axis, Axis] | None:

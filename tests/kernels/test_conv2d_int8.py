@@ -9,11 +9,12 @@ import pytest
 from edgec.kernels import conv2d_int8, conv2d_int8_winograd, dot, registry
 
 from edgec.ir.graph import Graph
+from edgec.ir.interpret import interpret
 from edgec.ir.types import Quant
 from edgec.plan.kernels import group
 from edgec.target import Cpu, Target, load_target
 from tests.grids import on_grids, random_feeds, weight_on_grid
-from tests.kernels.harness import graph_input, node, random
+from tests.kernels.harness import check_exact, graph_input, node, random
 from tests.kernels.int8 import ARM, X86, check_bytes, check_engine, cores, emulated
 from tests.kernels.test_conv2d_direct import CASES, Case, conv_graph
 
@@ -49,6 +50,19 @@ def strided() -> Graph:
     x = graph_input(graph, "x", (1, 20, 7, 9))
     graph.outputs = [node(graph, "Conv", x, random(graph, "w", 33, 20, 3, 3), strides=(2, 2), pads=(1, 1, 1, 1))]
     return graph
+
+
+@cores(*X86)
+@pytest.mark.parametrize("last", ["", "HardSwish"])
+def test_results_beyond_the_grid_are_clamped(target: Target, last: str) -> None:
+    graph = strided()
+    if last:
+        graph.outputs = [node(graph, last, graph.outputs[0])]
+    feeds = random_feeds(graph)
+    quantized = on_grids(graph, {"x": feeds["x"] * np.linspace(0, 1, 9, dtype=np.float32)})
+    result = interpret(quantized, feeds := {"x": 9 * np.sign(feeds["x"])})[graph.outputs[0].name]
+    assert {(result == edge).sum() > 9 for edge in (result.min(), result.max())} == {True}
+    assert conv2d_int8.ALGORITHM in check_exact(quantized, target, feeds)
 
 
 def test_weights_of_minus_128_are_refused() -> None:
