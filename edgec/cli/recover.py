@@ -105,7 +105,8 @@ def _losses(labelled: bool, taught: bool) -> dict[str, float]:
 
 def _print(facts: dict[str, Any], output: Path, links: list[Any]) -> None:
     measured = any(e["metric"] is not None for e in facts["history"])
-    print_table(["epoch", "#loss", *["#metric"] * measured],
-                [[e["epoch"], f"{e['loss']:.4f}", *[f"{e['metric']:.2f}"] * measured] for e in facts["history"]])
+    print_table(["epoch", "#loss", *["#metric"] * measured], [
+        [e["epoch"], f"{e['loss']:.4f}", *(["-" if e["metric"] is None else f"{e['metric']:.2f}"] if measured else [])]
+        for e in facts["history"]])
     print_links(links, output)
     print(f"next         edgec build {output} --target ...")

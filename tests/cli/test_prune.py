@@ -51,6 +51,25 @@ def test_prune_recover_and_build_work_one_after_the_other(edgec, model, pictures
     assert again.json["history"] == history
 
 
+def test_recover_prints_its_epochs(edgec, model, pictures, tmp_path):
+    given = ["--data", pictures, "--preprocess", "scale=1/255", "--epochs", "2", "--batch", "24"]
+    done = edgec("recover", model, "-o", tmp_path / "r.edgec", *given)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0].split() == ["epoch", "loss"]
+    assert [line.split()[0] for line in done.out.splitlines()[2:4]] == ["1", "2"]
+    assert "48 read" in done.err
+    done = edgec("recover", model, "-o", tmp_path / "s.edgec", *given, "--evaluation", model_samples(tmp_path), "-q")
+    assert done.out.splitlines()[0].split() == ["epoch", "loss", "metric"]
+    assert all(0 <= float(line.split()[2]) <= 100 for line in done.out.splitlines()[2:4])
+
+
+def model_samples(folder):
+    """Samples with labels for `model`, in a file."""
+    random = np.random.default_rng(7)
+    np.savez(folder / "held.npz", x=random.random((8, 3, 8, 8), np.float32), y=random.integers(0, 4, 8))
+    return folder / "held.npz"
+
+
 def test_prune_prints_what_went_and_what_stayed(edgec, model, tmp_path):
     done = edgec("prune", model, "-o", tmp_path / "p.edgec", "--channels", "0.5", "--ranking", "local", "-t", "rpi4",
                  "-q")
@@ -84,6 +103,9 @@ def test_prune_for_a_speedup_asks_the_cost_model(edgec, model, tmp_path):
     (["--macs", "0.5", "--ratio", "conv"], "cannot read the ratio"),
     (["--macs", "0.5", "--criterion", "taylor"], "--data"),
     (["--macs", "0.5", "--keep", "nothing"], "'nothing'"),
+    (["--macs", "0.5", "--keep", "("], "'(' is no regular expression"),
+    (["--macs", "50"], "50 is no share of the cost"), (["--channels", "2"], "2 is no share of the channels"),
+    (["--macs", "1e-6"], "times the goal"),
 ])
 def test_prune_refuses_wrong_wishes(edgec, model, tmp_path, options, text):
     done = edgec("prune", model, "-o", tmp_path / "p.edgec", *options)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgec.compress.prune.channels import Cost, count_macs
+from edgec.compress.prune.select import check_expressions
 from edgec.compress.prune.sensitivity import Judge, Quality
 from edgec.compress.train.store import Store
 from edgec.errors import UserError
@@ -76,6 +77,7 @@ def prune_blocks(graph: Graph, store: Store, share: float, cost: Cost = count_ma
     """
     judge, whole = Judge(graph, store, adapting=True), cost(graph)
     rows: list[BlockRow] = []
+    check_expressions(keep)
     if not find_blocks(graph):
         raise UserError("the model has no residual block", expected="sums of a value and what is computed from it",
                         hint="channels can go from any model: leave out --blocks")

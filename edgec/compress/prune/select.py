@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,11 +37,22 @@ Scores = Mapping[ChannelGroup, np.ndarray]
 Choice = dict[ChannelGroup, np.ndarray]
 
 
+def check_expressions(patterns: Iterable[str]) -> None:
+    """Raises UserError for a pattern that is no regular expression."""
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise UserError(f"{pattern!r} is no regular expression", reason=error,
+                            hint="write \\ before brackets and other signs that stand for themselves") from error
+
+
 def check_patterns(groups: Sequence[ChannelGroup], limits: Limits) -> None:
     """Raises UserError for patterns that match no group, all at once, and for numbers out of range."""
     for name, number in (("most", limits.most), *((p, r) for p, r in limits.ratios.items())):
         if not 0 <= number < 1:
             raise UserError(f"the share {number} for {name!r}", expected="at least 0 and below 1")
+    check_expressions((*limits.keep, *limits.ratios))
     names = [g.name for g in groups]
     lost = [p for p in (*limits.keep, *limits.ratios) if not any(re.fullmatch(p, n) for n in names)]
     if lost:
@@ -77,7 +88,8 @@ def search(choose: Callable[[float], Choice], cost: Callable[[Choice], float], g
     best = choose(high)
     reached = cost(best)
     if reached > goal:
-        raise UserError(f"pruning as far as the limits allow leaves {reached:.4g}", expected=f"at most {goal:.4g}",
+        raise UserError(f"pruning as far as the limits allow leaves {reached / goal:.3g} times the goal",
+                        expected="a goal that can be reached",
                         hint="allow more: a larger --most, a smaller --align, fewer layers in --keep")
     for _ in range(_STEPS):
         middle = (low + high) / 2

@@ -84,6 +84,7 @@ def collect(samples: Iterable[Labelled] | Store, progress: Progress = silent) ->
             labels.append(sample.label)
             if count % _REPORTED == 0:
                 progress("samples", None, f"{count} read")
+    progress("samples", 1.0, f"{len(labels)} read")
     if not labels:
         raise UserError("there is no sample to learn from", expected="at least one")
     arrays = {name: np.memmap(files[name].name, dtype, "r", shape=(len(labels), *shape))
