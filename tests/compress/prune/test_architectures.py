@@ -11,7 +11,8 @@ from tests.compress.prune.checks import assert_removal_equals_zeros
 
 TIMM = ("resnet18", "resnext50_32x4d", "densenet121", "mobilenetv3_small_050", "efficientnet_b0", "ghostnet_100",
         "regnety_002", "convnext_atto", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "res2net50_26w_4s",
-        "hrnet_w18_small", "inception_v3", "mobilevit_xxs", "poolformer_s12", "cspresnet50", "dla34", "edgenext_xx_small")
+        "hrnet_w18_small", "inception_v3", "mobilevit_xxs", "poolformer_s12", "cspresnet50", "dla34",
+        "edgenext_xx_small")
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.6])
