@@ -14,7 +14,7 @@ from edgec.calibrate.convergence import Curve, converge, enough
 from edgec.calibrate.lint import Finding, Normalization, lint
 from edgec.compress.quantize.annotate import PER_CHANNEL, WeightGrids
 from edgec.compress.quantize.choose import AUTO, OBSERVERS, Choice, choose_grids
-from edgec.compress.quantize.observe import Feeds, Samples, observe
+from edgec.compress.quantize.observe import KEPT, Feeds, Samples, observe
 from edgec.compress.quantize.outputs import affordable, compare_outputs, decibels
 from edgec.compress.quantize.place import Placement, is_quantized, place
 from edgec.compress.quantize.policy import Policy
@@ -113,7 +113,7 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
     prepared = Prepared(graph, policy, placement, {n: c.threshold.quant for n, c in choices.items()},
                         settings.keep_float, settings.weights)
     prepared = repairs.mend_numbers(original, prepared, seen.kept)
-    probed = seen.kept[:affordable(graph, len(placement.products))]
+    probed = seen.kept[:affordable(graph, len(placement.products), most=KEPT)]
     alone = tuple(sensitivities(prepared, probed, threads=settings.threads, progress=progress))
     prepared = prepared.without(_sensitive(alone, settings))
     placement = prepared.placement

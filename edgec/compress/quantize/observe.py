@@ -183,7 +183,8 @@ class _Kept:
             heapq.heapreplace(self._heap, item)
 
     def feeds(self) -> list[Feeds]:
-        return [feeds for _, _, feeds in sorted(self._heap, key=lambda item: item[0])]
+        """The smallest fingerprint first: then the first of many are those that fewer would have been."""
+        return [feeds for _, _, feeds in sorted(self._heap, key=lambda item: -item[0])]
 
 
 def sample_mark(feeds: Feeds) -> bytes:
