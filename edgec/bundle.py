@@ -118,7 +118,7 @@ def rewrite_report(bundle: Bundle, report: Mapping[str, Any], page: str) -> None
             listed[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
         write_json(bundle.folder / MANIFEST, {**bundle.manifest, "files": listed})
     except OSError as error:
-        raise UserError("the report cannot be written", where=str(bundle.folder), expected=str(error)) from error
+        raise UserError("the report cannot be written", where=str(bundle.folder), reason=error) from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -177,7 +177,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise UserError(f"this is no {path.name}", where=str(path), expected=f"at most {_JSON_LIMIT} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path.name}", where=str(path), expected=str(error)) from error
+        raise UserError(f"cannot read {path.name}", where=str(path), reason=error) from error
     if not isinstance(content, dict):
         raise UserError(f"{path.name} is damaged: it is not an object", where=str(path), hint="build the bundle again")
     return content

@@ -153,7 +153,7 @@ def write_record(source: Path, origin: Graph, output: Path, graph: Graph, facts:
         write_whole(output.with_suffix(".html"), render_chain(record, output.stem))
     except OSError as error:
         raise UserError("cannot write the record", where=str(output.with_suffix(".json")),
-                        expected=str(error)) from error
+                        reason=error) from error
     return record
 
 

@@ -16,13 +16,13 @@ from edgec import bundle as bundles
 from edgec.backends import find_backend, own_backend
 from edgec.backends.base import Artifact, CompileOptions, Port
 from edgec.check import fault, measure_accuracy, replay
-from edgec.compress.request import LOW_PRECISIONS, Quantization
+from edgec.compress.request import Quantization
 from edgec.data.preprocess import settle
 from edgec.errors import UserError
 from edgec.files import sha256
 from edgec.frontends.spec import InputSpecs, normalize
 from edgec.golden import Golden, chosen_inputs, golden_on_grids, make_golden, read_inputs
-from edgec.options import BuildOptions, check_options, choose_precision, choose_threads, value_facts
+from edgec.options import BuildOptions, check_options, choose_precision, choose_threads, value_facts, wants_integers
 from edgec.plan.plan import Plan
 from edgec.progress import Progress, silent
 from edgec.report import kernel_rows, model_facts, pass_rows, render, stage_rows, time_facts
@@ -69,6 +69,7 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     chosen = load_target(target) if isinstance(target, str) else target
     precision = choose_precision(precision, chosen)
     check_options(require, threads, max_growth, samples, golden)
+    integers = wants_integers(precision, quantization)
     title = name or _title(source)
     place = Path(output) if output is not None else Path(f"{title}-{chosen.name}")
     place = _check_place(place)
@@ -94,7 +95,13 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     half = precision == "float16" and "tensorrt" not in chosen.backends  # which does so itself, for its own release
     if half:
         graph = in_half(graph)
-    lowered = _lower(graph, model, chosen, precision, quantization, progress)
+    lowered = None
+    if integers:
+        from edgec.compress.quantize.lower import lower_precision
+
+        lowered = lower_precision(graph, model.original, own_backend(chosen).policy(chosen),
+                                  "int8" if precision == "auto" else precision, quantization or Quantization(),
+                                  progress=progress)
     if quantization is not None and quantization.preprocess is not None:
         recipe = settle(quantization.preprocess, [(v.name, v.type) for v in graph.inputs])
         options = replace(options, preprocess=recipe.to_json() if recipe is not None else None)
@@ -136,23 +143,6 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
                    "sha256": model.sha256})
         bundles.read_bundle(folder)
     return place
-
-
-def _lower(graph: Graph, model: LoadedModel, target: Target, precision: str, wish: Quantization | None,
-           progress: Progress) -> Lowered | None:
-    """The graph in low precision; None where the precision asks for none.
-
-    Raises UserError for calibration data or a budget that nothing would use.
-    """
-    asked = wish is not None and (wish.calibration is not None or wish.budget is not None)
-    if precision not in LOW_PRECISIONS and not (precision == "auto" and asked):
-        if asked:
-            raise UserError(f"calibration and evaluation are for int8, and the precision is {precision}",
-                            hint="add --precision int8, or leave them away")
-        return None
-    from edgec.compress.quantize.lower import lower_precision
-    return lower_precision(graph, model.original, own_backend(target).policy(target),
-                           "int8" if precision == "auto" else precision, wish or Quantization(), progress=progress)
 
 
 def _reference(graph: Graph, model: LoadedModel, lowered: Lowered | None, exact: bool, given: Path | None, samples: int,
@@ -222,7 +212,7 @@ def _title(source: Any) -> str:
     if not isinstance(source, (str, Path)):
         return type(source).__name__.lower()
     name = Path(source).name
-    while Path(name).suffix in (".onnx", ".pt", ".pt2", ".pth", ".ts"):
+    while Path(name).suffix in (".onnx", ".pt", ".pt2", ".pth", ".ts", ".edgec"):
         name = Path(name).stem
     return name or "model"
 

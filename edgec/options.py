@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgec.compress.request import LOW_PRECISIONS
+from edgec.compress.request import LOW_PRECISIONS, Quantization
+from edgec.data.sources import check_source
 from edgec.errors import Unsupported, UserError
 from edgec.target import Target
 
@@ -73,15 +74,31 @@ def choose_precision(wish: str, target: Target) -> str:
     Raises Unsupported for one that edgec does not have for the target.
     """
     known = _PRECISIONS.get(target.kind, _ELSEWHERE)
-    if wish and wish not in known:
-        meant = _OTHER_NAMES.get(wish.lower(), "")
-        raise Unsupported(f"there is no precision {wish!r} for {target.name}", expected="one of " + ", ".join(known),
-                          hint=f"--precision {meant}" if meant in known else "")
-    if wish == "float16" and known is _ELSEWHERE and not target.cpu.has_half:
+    meant = _OTHER_NAMES.get(wish.lower(), wish)
+    if meant == "float16" and known is _ELSEWHERE and not target.cpu.has_half:
         raise Unsupported(f"{target.name} has no arithmetic in float16: its core is {target.cpu.core}",
                           expected="a core from Armv8.2 on, such as cortex-a55 or cortex-a76",
                           hint="build it with --precision float32, or with int8 and calibration data")
+    if wish and wish not in known:
+        raise Unsupported(f"there is no precision {wish!r} for {target.name}", expected="one of " + ", ".join(known),
+                          hint=f"--precision {meant}" if meant in known else "")
     return wish or known[0]
+
+
+def wants_integers(precision: str, wish: Quantization | None) -> bool:
+    """Whether a build puts the model on integer grids.
+
+    Raises UserError for calibration data or a budget that nothing would use, and for samples that are not there.
+    """
+    sources = [] if wish is None else [s for s in (wish.calibration, wish.budget and wish.budget.evaluation) if s]
+    if precision not in LOW_PRECISIONS and not (precision == "auto" and sources):
+        if sources:
+            raise UserError(f"calibration and evaluation are for int8, and the precision is {precision}",
+                            hint="add --precision int8, or leave them away")
+        return False
+    for source in sources:
+        check_source(source)
+    return True
 
 
 def choose_threads(wish: int, target: Target) -> int:

@@ -93,7 +93,7 @@ def read(path: Path) -> Table:
         entries = {name: Entry(Choice(**row.pop("choice")), **row) for name, row in data.pop("entries").items()}
         return Table(**data, entries=entries)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError("this is not a table of tuned kernels", where=str(path), expected=str(error)) from error
+        raise UserError("this is not a table of tuned kernels", where=str(path), reason=error) from error
 
 
 def write(table: Table, path: Path) -> None:
@@ -103,7 +103,7 @@ def write(table: Table, path: Path) -> None:
         text = json.dumps({"schema": SCHEMA, **asdict(table)}, indent=1, sort_keys=True)
         write_whole(path, text + "\n")
     except OSError as error:
-        raise UserError("the table cannot be written", where=str(path), expected=str(error)) from error
+        raise UserError("the table cannot be written", where=str(path), reason=error) from error
 
 
 def shipped(core: str) -> Table | None:

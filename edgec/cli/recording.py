@@ -37,7 +37,7 @@ class RecordOptions:
             output.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError("there is no place for the checkpoint", where=str(output.parent),
-                            expected=error.strerror or str(error)) from error
+                            reason=error) from error
         if not os.access(output.parent, os.W_OK):
             raise UserError("there is no place for the checkpoint", where=str(output.parent),
                             expected="a folder that may be written")

@@ -50,7 +50,7 @@ def command(
         try:
             write_npz(output, results)
         except OSError as error:
-            raise UserError("cannot write the outputs", where=str(output), expected=str(error)) from error
+            raise UserError("cannot write the outputs", where=str(output), reason=error) from error
     rows = [_facts(name, array, top) for name, array in results.items()]
     if as_json:
         print_json([{**row, "values": results[row["name"]].tolist()} for row in rows] if output is None else rows)

@@ -18,6 +18,7 @@ from edgec.errors import UserError
 from edgec.frontends.user_code import import_object
 
 _ARRAYS = (".npy", ".npz")
+_KINDS = "a folder or zip of pictures or arrays, a .npz or .npy file, or package.module:function"
 _LABEL_KEYS = ("y", "label", "labels", "target", "targets")  # arrays of a .npz that are taken for labels
 _SAMPLE_LIMIT = 1 << 30  # bytes of one file with one sample
 
@@ -203,21 +204,28 @@ def find_source(text: str | Path | Callable[[], Any], inputs: Mapping[str, tuple
     """
     if callable(text):
         return Generated(text, getattr(text, "__name__", "function"))
+    check_source(text)
     path, key = _split_key(str(text))
     if path.is_dir() or path.suffix.lower() == ".zip":
         return _from_tree(path, labels)
     if path.suffix.lower() in _ARRAYS:
-        if not path.is_file():
-            raise UserError("there is no such file", where=str(path), expected="a .npz or .npy file")
         return _from_rows(path, key, inputs, labels)
-    if ":" in str(text) and not path.exists():
+    if not path.exists():
         function = import_object(str(text))
         if not callable(function):
             raise UserError(f"{text} is no function", where=str(text))
         return Generated(function, str(text))
-    raise UserError("samples of this kind are not known" if path.exists() else "there are no such samples",
-                    where=str(text), expected="a folder or zip of pictures or arrays, a .npz or .npy file, or "
-                                              "package.module:function")
+    raise UserError("samples of this kind are not known", where=str(text), expected=_KINDS)
+
+
+def check_source(text: str | Path | Callable[[], Any]) -> None:
+    """Raises UserError if there is no file or folder of this name and it names no function. Nothing is opened."""
+    if callable(text):
+        return
+    path, _ = _split_key(str(text))
+    named = ":" in str(text) and path.suffix.lower() not in (*_ARRAYS, ".zip")
+    if not path.exists() and not named:
+        raise UserError("there are no such samples", where=str(text), expected=_KINDS)
 
 
 def _split_key(text: str) -> tuple[Path, str]:
@@ -229,8 +237,6 @@ def _split_key(text: str) -> tuple[Path, str]:
 
 
 def _from_tree(path: Path, labels: Labels | None) -> Source:
-    if not path.exists():
-        raise UserError("there is no such file", where=str(path), expected="a zip archive")
     tree = open_tree(path)
     pictures = tuple(n for n in tree.names if PurePosixPath(n).suffix.lower() in SUFFIXES)
     arrays = tuple(n for n in tree.names if PurePosixPath(n).suffix.lower() in _ARRAYS)

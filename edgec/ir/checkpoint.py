@@ -42,7 +42,7 @@ def save(graph: Graph, path: str | Path) -> None:
                 with archive.open(zipfile.ZipInfo(_member(number), _EPOCH), "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, _plain(array), allow_pickle=False)
     except OSError as error:
-        raise UserError("cannot write the checkpoint", where=str(path), expected=str(error)) from error
+        raise UserError("cannot write the checkpoint", where=str(path), reason=error) from error
 
 
 def load(path: str | Path) -> Graph:
@@ -63,7 +63,7 @@ def load(path: str | Path) -> Graph:
         raise UserError(error.what, where=f"{path}: {error.where}" if error.where != str(path) else error.where,
                         expected=error.expected, hint=error.hint) from error
     except OSError as error:
-        raise UserError("cannot read the checkpoint", where=str(path), expected=str(error)) from error
+        raise UserError("cannot read the checkpoint", where=str(path), reason=error) from error
     except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
         raise _broken(path, str(error) or type(error).__name__) from error
 

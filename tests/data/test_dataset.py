@@ -203,8 +203,8 @@ def test_function_that_gives_no_samples_is_explained(function, part):
 
 
 @pytest.mark.parametrize(("make", "part"), [
-    (lambda p: p / "missing", "no such samples"), (lambda p: p / "missing.npz", "no such file"),
-    (lambda p: p / "missing.zip", "no such file"), (lambda p: p, "no picture and no array")])
+    (lambda p: p / "missing", "no such samples"), (lambda p: p / "missing.npz", "no such samples"),
+    (lambda p: p / "missing.zip", "no such samples"), (lambda p: p, "no picture and no array")])
 def test_source_that_is_not_there_is_explained(tmp_path, make, part):
     with pytest.raises(UserError, match=part):
         open_data(make(tmp_path), [VECTOR])
