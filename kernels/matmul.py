@@ -146,15 +146,24 @@ def packs_early(node: Node) -> bool:
     return b.const is not None and prod(b.shape[:-2]) == 1
 
 
+def flipped(node: Node) -> bool:
+    """True if b lies as [n, k]."""
+    return node.op == "Gemm" and bool(node.integer("transB", 0))
+
+
+def columns_last(node: Node, array: np.ndarray) -> np.ndarray:
+    """[k, n] of one matrix that lies as b does."""
+    matrix = array.reshape(array.shape[-2:])
+    return matrix.T if flipped(node) else matrix
+
+
 def weights(node: Node) -> np.ndarray:
     """Constant b as [k, n], with alpha folded in."""
     array = node.operand(1).const
     assert array is not None  # the caller has asked `packs_early`
-    array = array.reshape(array.shape[-2:])
-    if node.op == "MatMul":
-        return array
+    matrix = columns_last(node, array)
     alpha = array.dtype.type(node.attributes.get("alpha", 1.0))  # type: ignore[arg-type]
-    return (array.T if node.integer("transB", 0) else array) * alpha
+    return matrix * alpha if node.op == "Gemm" else matrix
 
 
 def offsets(node: Node, length: int) -> np.ndarray | None:

@@ -38,12 +38,11 @@ from edgec.kernels.emit import (
 )
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, known_machine, split_even
-from edgec.kernels.matmul import describe, packs_early
+from edgec.kernels.matmul import columns_last, describe, packs_early
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.quantized import BYTE_BLOCK, Product
 from edgec.kernels.window import PARTS, Block, Part, pick, runs, share
 
-from edgec.ir.graph import Node
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
 from edgec.target import Target
@@ -98,12 +97,6 @@ def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | Non
     return write(kernel.name, lambda writer: _Writer(kernel, cpu, dot, tile, lower, writer).body(), ALGORITHM)
 
 
-def matrix(node: Node, exact: Product) -> np.ndarray:
-    """The weights as [k, n], int8."""
-    array = exact.w.reshape(exact.w.shape[-2:])
-    return array.T if node.op == "Gemm" and node.integer("transB", 0) else array
-
-
 def start_values(weights: np.ndarray, exact: Product) -> np.ndarray:
     """int32 [n], zeros up to whole blocks; they may wrap, as sums over a do on their way."""
     start = (0 if exact.bias is None else exact.bias.reshape(-1)) - exact.x_zero * weights.sum(axis=0, dtype=np.int64)
@@ -134,7 +127,7 @@ class _Writer:
         self.tile = tile or ranked_tiles(dot, 1, self.size.m, self.blocks)[0]
         data, result = node.operand(0), kernel.outputs[0]
         self.a = writer.pointer(Input(data), (self.size.m * self.size.k,), quantized.dtype(data))
-        weights = matrix(node, exact)
+        weights = columns_last(node, exact.w)
         packed, start = pack(weights, dot, self.tile.blocks), start_values(weights, exact)
         self.b = writer.pointer(Constant(packed), packed.shape, "int8")
         self.start = writer.pointer(Constant(start), start.shape, "int32")

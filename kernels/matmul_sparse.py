@@ -44,7 +44,6 @@ from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.window import pick, runs
 from tvm import tirx
 
-from edgec.ir.graph import Node
 from edgec.ir.types import DType
 from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel, in_bytes
@@ -76,7 +75,7 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     if size.m != 1:  # (2)
         return f"{size.m} rows share the weights: the time goes into products"
     axis = pattern.axis % weight.type.rank
-    if (pattern.n, pattern.m) != (2, 4) or axis != weight.type.rank - (1 if _flipped(node) else 2) or size.k % 4:
+    if (pattern.n, pattern.m) != (2, 4) or axis != weight.type.rank - (1 if matmul.flipped(node) else 2) or size.k % 4:
         return "the pattern is not 2:4 along the summed axis"  # (3)
     return None
 
@@ -105,25 +104,18 @@ def compress(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.take_along_axis(fours, places, 1), (places[:, 0] | places[:, 1] << 2).astype(np.int8)
 
 
-def _flipped(node: Node) -> bool:
-    return node.op == "Gemm" and bool(node.integer("transB", 0))
-
-
 class _Writer:
     """Writes one program."""
 
     def __init__(self, kernel: Kernel, cpu: Machine, lower: Lower, writer: Writer) -> None:
         node, width = kernel.anchor, cpu.lanes
-        weight, size = node.operand(1), matmul.describe(node)
+        size = matmul.describe(node)
         self.size, self.width = size, width
         self.vectors = -(-size.n // width)
         self.pieces = split_even(self.vectors, _VECTORS)
         self.steps = size.k // 4
         self.a = writer.pointer(Input(node.operand(0)), (1, size.k))
-        matrix = weight.const.reshape(weight.shape[-2:])
-        alpha = np.float32(node.attributes.get("alpha", 1.0))  # type: ignore[arg-type]
-        matrix = (matrix.T if _flipped(node) else matrix) * (alpha if node.op == "Gemm" else np.float32(1))
-        values, places = compress(np.pad(matrix, [(0, 0), (0, self.vectors * width - size.n)]))
+        values, places = compress(np.pad(matmul.weights(node), [(0, 0), (0, self.vectors * width - size.n)]))
         blocks = values.reshape(self.steps, 2, self.vectors, width).transpose(0, 2, 1, 3)
         self.values = self._packed(blocks, writer, "float32")
         self.places = self._packed(places.reshape(self.steps, self.vectors, width), writer, "int8")

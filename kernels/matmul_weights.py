@@ -83,20 +83,10 @@ def build(kernel: Kernel, target: Target, lower: Lower) -> TensorProgram:
     return write(kernel.name, lambda writer: _Writer(kernel, cpu, lower, writer).body(), ALGORITHM)
 
 
-def _flipped(node: Node) -> bool:
-    return node.op == "Gemm" and bool(node.integer("transB", 0))
-
-
 def _along_columns(node: Node) -> bool:
     """True if the axis of the scales is that of the columns."""
     quant = node.operand(1).quant
-    return quant.axis % 2 == (0 if _flipped(node) else 1)
-
-
-def _columns_last(node: Node, array: np.ndarray) -> np.ndarray:
-    """[k, n] of an array that lies as the weight does."""
-    matrix = array.reshape(array.shape[-2:])
-    return matrix.T if _flipped(node) else matrix
+    return quant.axis % 2 == (0 if matmul.flipped(node) else 1)
 
 
 def _scales(node: Node, k: int, group: int) -> np.ndarray:
@@ -104,7 +94,7 @@ def _scales(node: Node, k: int, group: int) -> np.ndarray:
     weight = node.operand(1)
     alpha = np.float32(node.attributes.get("alpha", 1.0))  # type: ignore[arg-type]
     every = np.broadcast_to(spread(weight.quant.scale.astype(np.float32), weight.quant, weight.shape), weight.shape)
-    return _columns_last(node, every)[::group] * alpha
+    return matmul.columns_last(node, every)[::group] * alpha
 
 
 def pack_nibbles(array: np.ndarray) -> np.ndarray:
@@ -129,7 +119,7 @@ class _Writer:
         self.rows = min(size.m, _ROWS, room)
         self.pieces = split_even(self.vectors, max(1, min(_VECTORS, room // self.rows)))
         self.a = writer.pointer(Input(node.operand(0)), (size.m, size.k))
-        integers = self._padded(_columns_last(node, stored_constant(weight)))
+        integers = self._padded(matmul.columns_last(node, stored_constant(weight)))
         self.depth = -(-size.k // 2) if self.short else size.k
         self.weights = self._packed(pack_nibbles(integers) if self.short else integers, writer, "int8")
         self.scales = self._packed(self._padded(_scales(node, size.k, self.group)), writer, "float32")
