@@ -377,7 +377,7 @@ GRAPHS = [
                 helper.make_node("SplitToSequence", ["x"], ["q"]), helper.make_node("SequenceLength", ["q"], ["y"])
             )
         ),
-        "no tensor",
+        "is a sequence",
         UNSUPPORTED,
     ),
     Broken("if-without-else", proto(lambda: if_node(then_branch=branch(relu("x", "t")))), "subgraphs ['then_branch']"),

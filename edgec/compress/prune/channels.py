@@ -79,7 +79,7 @@ class Candidates:
         if (options.ratio is None) == (options.cost_ratio is None):
             raise UserError("how much to prune is not clear", expected="either a share of the channels or a goal")
         for name, share in (("of the channels that go", options.ratio), ("of the cost that stays", options.cost_ratio)):
-            if share is not None and not 0 < share < 1:
+            if share is not None and not 0 < share <= 1:  # 1 where an earlier step has reached the goal
                 raise UserError(f"{share:g} is no share {name}", expected="a number between 0 and 1: 0.5 for half")
         if options.criterion not in CRITERIA:
             raise UserError(f"there is no criterion {options.criterion!r}", expected="one of " + ", ".join(CRITERIA))
