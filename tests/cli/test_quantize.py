@@ -17,14 +17,15 @@ def weights(path):
 
 def test_quantize_trains_and_builds(edgec, model, arrays, tmp_path):
     q, r = tmp_path / "q.edgec", tmp_path / "r.edgec"
-    done = edgec("quantize", model, "-o", q, "-t", "host", "--calibration", arrays, "--json", "-q")
+    done = edgec("quantize", model, "-o", q, "-t", "host", "--calibration", arrays, "--weights", "int4", "--json",
+                 "-q")
     assert done.code == 0, done.err
-    assert all(g.dtype is DType.INT8 and g.axis == 0 for g in weights(q))
+    assert all(g.dtype is DType.INT4 and g.axis == 0 for g in weights(q))
     done = edgec("recover", q, "-o", r, "--teacher", model, "--data", arrays, "--loss", "match", "--epochs", "3",
-                 "--batch", "8", "--json", "-q")
+                 "--batch", "8", "--rate", "0.05", "--json", "-q")
     assert done.code == 0, done.err
     history = done.json["history"]
-    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["loss"] < history[0]["loss"], history
     done = edgec("build", r, "-t", "host", "-o", tmp_path / "bundle", "--require", "native", "-q")
     assert done.code == 0, done.err
 

@@ -84,7 +84,7 @@ def test_auto_lets_the_outputs_decide_when_loud_and_usual_samples_disagree():
 
 def test_auto_asks_the_outputs_about_an_input_whatever_its_first_layer_says():
     """The first layer would have a finer grid and cut the few loud samples off, which costs the outputs more."""
-    random = np.random.default_rng(7)
+    random = np.random.default_rng(1)
     b = Builder()
     first, second, third = (b.constant(random.standard_normal(s).astype(np.float32)) for s in ((6, 8), (8, 8), (8, 5)))
     hidden = b("MatMul", b.input("x", 16, 6), first)
