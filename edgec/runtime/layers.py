@@ -89,7 +89,7 @@ def _here(command: list[str], data: bytes) -> bytes:
                         hint="ask for fewer runs") from error
     if done.returncode:
         raise UserError(f"the program that times kernels ended with status {done.returncode}",
-                        expected=done.stderr.decode(errors="replace").strip()[-200:])
+                        reason=done.stderr.decode(errors="replace").strip()[-200:])
     return done.stdout
 
 
