@@ -252,6 +252,13 @@ def test_every_tool_that_people_start_is_in_the_guide():
     assert [f for f in started if f not in guide] == []
 
 
+def test_every_tool_that_people_start_finds_its_python_itself():
+    started = [f for f in tracked() if re.fullmatch(r"tools/[a-z_]+", f)]
+    assert [f for f in started if not (ROOT / f).read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")] == []
+    assert [f for f in tracked() if f.startswith("tools/") and f.endswith(".py") and (ROOT / f).stat().st_mode & 0o111
+            ] == [], "a tool is started by the shell script of its name"
+
+
 def test_guide_names_every_part_and_no_file_that_is_gone():
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     parts = {f"edgec/{stage_of(module_of(f))}" for f in PACKAGE} - {"edgec/", "edgec/targets", "edgec/kernels",
