@@ -169,8 +169,7 @@ def _reference(graph: Graph, model: LoadedModel, lowered: Lowered | None, exact:
 
     text = "ONNX Runtime on the model in low precision"
     progress("reference", None, f"golden set, from {text}")
-    return make_golden(graph, to_model(graph).SerializeToString(), given=given, samples=samples, seed=seed,
-                       optimize=False), text
+    return make_golden(graph, to_model(graph).SerializeToString(), given=given, samples=samples, seed=seed), text
 
 
 def _compile(plans: Sequence[Plan], target: Target, folder: Path, name: str, options: BuildOptions,

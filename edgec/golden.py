@@ -134,17 +134,16 @@ def magnitude(reference: np.ndarray) -> float:
     return float(values[np.isfinite(values)].max(initial=0.0))
 
 
-def make_golden(graph: Graph, original: bytes, *, given: Path | None = None, samples: int = 4, seed: int = 0,
-                optimize: bool = True) -> Golden:
+def make_golden(graph: Graph, original: bytes, *, given: Path | None = None, samples: int = 4,
+                seed: int = 0) -> Golden:
     """The golden set of a model: inputs from the file `given` or drawn, outputs from `original` in ONNX Runtime.
 
-    optimize=False keeps it from computing in another way: it would round data to 8 bits before weights of 4 or 8 bits.
     Raises UserError if the file does not fit, or if ONNX Runtime cannot run the model on these inputs.
     """
     from edgec.interchange.session import open_session, run_session
 
     feeds = chosen_inputs(graph, given, samples, seed)
-    session = open_session(original, optimize=optimize)
+    session = open_session(original)
     names = [v.name for v in graph.outputs]
     outputs = []
     try:

@@ -188,7 +188,7 @@ class _Built:
 
 
 def _session(model: bytes | Path) -> Run:
-    session = open_session(model)
+    session = open_session(model, integers=True)
     return lambda feeds: run_session(session, {i.name: feeds[i.name] for i in session.get_inputs()})
 
 

@@ -156,7 +156,7 @@ def test_golden_of_four_bit_weights_does_not_round_the_data():
 
     b = Builder()
     graph = quantize_weights(b.output(b("MatMul", b.input("x", 3, 64), b.weight(64, 32))), "int4-weights").graph
-    found = golden_of(graph, optimize=False, samples=1)
+    found = golden_of(graph, samples=1)
     expected = interpret(graph, found.inputs[0])
     for name, array in found.outputs[0].items():
         np.testing.assert_allclose(array, expected[name], atol=1e-5)

@@ -146,7 +146,7 @@ def _peer(path: Path, feeds: Mapping[str, np.ndarray], threads: int) -> Any:
 
     if not path.is_file():
         raise UserError("there is no such file", where=str(path), expected="an ONNX model")
-    session = open_session(path, threads)
+    session = open_session(path, threads, integers=True)
     names = [i.name for i in session.get_inputs()]
     if set(names) != set(feeds):
         if len(names) != len(feeds):

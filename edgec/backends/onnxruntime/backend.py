@@ -85,7 +85,8 @@ class OnnxRuntimeBackend:
         if missing:
             raise UserError("this engine has a stage for ONNX Runtime, which is not here", hint=missing[0])
         count = min(threads.count, int(artifact.meta.get("threads", 1)))
-        session = open_session(artifact.folder / str(artifact.meta.get("model", "model.onnx")), count)
+        session = open_session(artifact.folder / str(artifact.meta.get("model", "model.onnx")), count,
+                               integers=True)
         return SessionRunner(session, artifact.inputs, artifact.outputs)
 
     def serve(self, artifact: Artifact, target: Target, work: Path, threads: Threads = ONE_THREAD) -> Service:

@@ -135,7 +135,7 @@ class ModelRunner:
         scales = path.with_suffix(".cache")
         if scales.is_file():  # the model itself is float: implicit int8
             model = simulated(onnx.load(path), scales.read_text(encoding="ascii"))
-            self._session = open_session(model.SerializeToString(), threads, optimize=False)  # every tensor is rounded
+            self._session = open_session(model.SerializeToString(), threads)
         else:
             self._session = open_session(path, threads)
 

@@ -11,7 +11,6 @@ from edgec.compress.quantize.annotate import WeightGrids
 from edgec.compress.quantize.flow import Quantized, Settings, quantize_graph
 from edgec.compress.quantize.mixed import Mixed, within_budget
 from edgec.compress.quantize.observe import Feeds, sample_mark
-from edgec.compress.quantize.place import is_quantized
 from edgec.compress.quantize.policy import Policy
 from edgec.compress.quantize.proof import KernelError, Sensitivity, kernel_errors
 from edgec.compress.request import Quantization
@@ -96,11 +95,8 @@ def _settings(precision: str, wish: Quantization, threads: int) -> Settings:
 
 
 def run_in_onnxruntime(graph: Graph, threads: int = 1) -> Run:
-    """Runs a graph with Q and DQ nodes for its grids: fast, and its scores are the engine's up to single roundings.
-
-    Where only weights have grids it runs unoptimized: ONNX Runtime would round the data to 8 bits too.
-    """
-    session = open_session(to_model(graph).SerializeToString(), threads, optimize=is_quantized(graph))
+    """Runs a graph with Q and DQ nodes for its grids: its scores are the engine's up to single roundings."""
+    session = open_session(to_model(graph).SerializeToString(), threads)
     return lambda feeds: run_session(session, feeds)
 
 

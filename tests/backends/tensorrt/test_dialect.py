@@ -64,7 +64,7 @@ def test_node_means_the_same_in_the_words_of_a_release(name, release):
     model = to_model(written, release.opset)
     onnx.checker.check_model(model, full_check=True)
     assert model.opset_import[0].version == release.opset
-    results = run_session(open_session(model.SerializeToString(), optimize=False), inputs)
+    results = run_session(open_session(model.SerializeToString()), inputs)
     for key, values in expected.items():
         np.testing.assert_allclose(results[key], values, rtol=2e-5, atol=2e-6)
 
@@ -79,7 +79,7 @@ def test_grid_sample_keeps_its_mode_under_its_older_name(release):
     inputs = feeds(original)
     model = to_model(written, release.opset)
     onnx.checker.check_model(model, full_check=True)
-    results = run_session(open_session(model.SerializeToString(), optimize=False), inputs)
+    results = run_session(open_session(model.SerializeToString()), inputs)
     for key, values in interpret(original, inputs).items():
         np.testing.assert_allclose(results[key], values, rtol=1e-4, atol=1e-5)
 

@@ -39,7 +39,7 @@ def test_weights_in_few_bits_compute_nearly_the_same_in_interpreter_and_onnxrunt
     sample = feeds(graph)
     reference, result = (next(iter(interpret(g, sample).values())) for g in (graph, found.graph))
     assert 0 < np.abs(result - reference).max() < allowed * np.abs(reference).max()
-    session = open_session(to_model(found.graph).SerializeToString(), optimize=False)
+    session = open_session(to_model(found.graph).SerializeToString())
     other = next(iter(run_session(session, sample).values()))
     assert np.abs(other - result).max() < 2e-3 * np.abs(reference).max()
 
