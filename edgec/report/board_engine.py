@@ -33,7 +33,8 @@ def board_engines(stages: Sequence[Mapping[str, Any]]) -> str:
     text = ("<h2>On the board</h2><p>TensorRT builds and times the engine where the GPU is, at its first start: "
             "<code>edgec verify BUNDLE --device ssh://USER@BOARD</code>, or <code>python3 build.py</code> there. "
             "Times are not measured yet.</p>")
-    return (text + table(["fact", "value"], rows) + _remarks("Not on the DLA", [r for m in metas for r in m["off_dla"]])
+    return (text + table("facts of the engine", ["fact", "value"], rows)
+            + _remarks("Not on the DLA", [r for m in metas for r in m["off_dla"]])
             + _remarks("Remarks on speed", [r for m in metas for r in m["findings"]]))
 
 
@@ -44,4 +45,4 @@ def _remarks(title: str, remarks: Sequence[Mapping[str, str]]) -> str:
         nodes.setdefault((r["text"], r["rule"]), []).append(f"<div>{code(r['node'])}{place}</div>")
     rows = [[foldable(names, "nodes"), f"{escape(text)}<br>{toned('soft', code(rule))}"]
             for (text, rule), names in nodes.items()]
-    return f"<h3>{title}</h3>" + table(["nodes", "why"], rows) if rows else ""
+    return f"<h3>{title}</h3>" + table(title, ["nodes", "why"], rows) if rows else ""

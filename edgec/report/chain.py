@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from edgec.report.markup import code, page, table, toned
+from edgec.report.markup import code, in_short, page, table, tiles, toned
+from edgec.report.plot import Plot
 from edgec.report.quantization import quantization
-from edgec.report.units import count, many, seconds, size
+from edgec.report.units import count, many, seconds, share, size
 
-_WIDTH, _HEIGHT = 1070, 320  # of a plot, in the page's pixels
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 12, 40  # room around the plot's area
-_LINES = 5  # of the grid along each axis, about
 _HIGHEST = 60.0  # dB; what is above lies on the upper edge
 _KINDS = {"whole": "the whole model", "cost": "on the way of ranking cost", "global": "ranking global",
           "local": "ranking local", "result": "the result"}
-_SHOWN = 200  # rows of a table
+_NAMES = ("node", "weight")  # columns of the table of layers that hold names from the model
+_GAIN = 1.01  # times: what is less is no gain
+_SHOWN = 40  # rows of a table that stand openly
 
 
 def render_chain(record: Mapping[str, Any], title: str) -> str:
@@ -25,25 +24,50 @@ def render_chain(record: Mapping[str, Any], title: str) -> str:
     links, facts = record["links"], record["facts"]
     return page(f"{title}, {many(len(links) - 1, 'stage')}", [
         f"<h1>{escape(title)} <small>after {escape(', '.join(r['stage'] for r in links[1:]))}</small></h1>",
-        _tiles(links[0], links[-1]), "<h2>Stages</h2>", chain_table(links), front(facts), curves(facts),
-        _groups(facts), _blocks(facts), _layers(facts), _history(facts),
+        _tiles(links[0], links[-1]), _in_short(links), "<h2>Stages</h2>", chain_table(links), front(facts),
+        curves(facts), _groups(facts), _blocks(facts), _layers(facts), _history(facts),
         quantization({**facts, "accuracy": None}) if facts["stage"] == "quantize" else ""])
 
 
 def _tiles(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    tiles = [("multiply-adds", count(last["macs"]), f"{last['macs'] / max(first['macs'], 1):.2f} of the first model"),
-             ("weights", size(last["bytes"]), f"{size(first['bytes'])} in the first model"),
-             ("in a compressed file", size(last["packed"]), f"{last['zeros']:.0%} of the weights are zero")]
+    rows = []
     if last["accuracy"]:
         before = first["accuracy"]
-        tiles.append((escape(last["accuracy"]["metric"]), _score(last["accuracy"]),
-                      f"{_score(before)} in the first model" if before else ""))
-    for key, label in (("measured", "measured"), ("predicted", "predicted")):
-        if last[key] and last[key]["seconds"]:
-            tiles.append((label, seconds(last[key]["seconds"]), f"on {escape(last[key]['target'])}, one thread"))
+        rows.append((escape(last["accuracy"]["metric"]), _score(last["accuracy"]),
+                     f"{_score(before)} in the first model" if before else ""))
+    for key, label in (("measured", "measured time"), ("predicted", "expected time")):
+        if last[key] and _time(last[key]) != "-":
+            rows.append((label, _time(last[key]), f"on {escape(last[key]['target'])}, one thread"))
             break
-    cells = (f'<div class="tile"><span>{label}</span><b>{value}</b><i>{note}</i></div>' for label, value, note in tiles)
-    return f'<div class="tiles">{"".join(cells)}</div>'
+    rows += [("multiply-adds", count(last["macs"]), f"{last['macs'] / max(first['macs'], 1):.2f} of the first model's"),
+             ("weights", size(last["bytes"]), f"{size(first['bytes'])} in the first model"),
+             ("in a compressed file", size(last["packed"]), f"{share(last['zeros'])} of the weights are zero")]
+    return tiles(rows)
+
+
+def _in_short(links: Sequence[Mapping[str, Any]]) -> str:
+    """What was won and lost since the first model, and what comes next."""
+    first, last = links[0], links[-1]
+    won = [f"{name} {first[key] / last[key]:.2f} times smaller" for key, name in
+           (("macs", "multiply-adds"), ("bytes", "weights"), ("packed", "compressed file"))
+           if last[key] and first[key] >= _GAIN * last[key]]
+    times = [(first[key], last[key]) for key in ("measured", "predicted") if first[key] and last[key]]
+    for before, after in times[:1]:
+        unit = "seconds" if before["seconds"] and after["seconds"] else "cycles"
+        if before.get(unit) and after.get(unit) and before["target"] == after["target"]:
+            won.append(f"{before[unit] / after[unit]:.2f} times as fast on {escape(after['target'])}, "
+                       + ("measured" if last["measured"] else "expected"))
+    lost, fell = f"{toned('warn', 'not measured')}: <code>--data</code> with labels does that", False
+    if first["accuracy"] and last["accuracy"] and first["accuracy"]["metric"] == last["accuracy"]["metric"]:
+        unit = last["accuracy"]["unit"]
+        drop = first["accuracy"]["value"] - last["accuracy"]["value"]
+        fell = drop > 0
+        lost = (f"{_score({**last['accuracy'], 'value': drop})} of {escape(last['accuracy']['metric'])}, on "
+                f"{many(last['accuracy']['samples'], 'sample')}") if fell else "nothing that these samples show"
+    file = escape(last["file"])
+    train = f"<code>edgec recover {file}</code> trains it again; " if fell and last["stage"] != "recover" else ""
+    return in_short([("Won", ", ".join(won)), ("Lost", lost),
+                     ("Next", f"{train}<code>edgec build {file} --target DEVICE</code> makes the engine")])
 
 
 def chain_table(links: Sequence[Mapping[str, Any]]) -> str:
@@ -51,14 +75,16 @@ def chain_table(links: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for link in links:
         accuracy, predicted, measured = link["accuracy"], link["predicted"], link["measured"]
+        timed = _placed(measured) if measured or not link["why"] else toned("soft", escape(link["why"]))
         rows.append([
             escape(link["stage"]), code(link["file"]), _score(accuracy) if accuracy else "-", count(link["macs"]),
-            count(link["weights"]), f"{link['zeros']:.0%}", size(link["bytes"]), size(link["packed"]),
-            _time(predicted), _time(measured) if measured else toned("soft", escape(link["why"])) or "-"])
+            count(link["weights"]), share(link["zeros"]), size(link["bytes"]), size(link["packed"]),
+            _placed(predicted), timed])
     said = next((r["accuracy"] for r in reversed(links) if r["accuracy"]), None)
     note = f"<p>Accuracy: {escape(said['metric'])} on {many(said['samples'], 'sample')}.</p>" if said else ""
-    return note + table(["stage", "checkpoint", "#accuracy", "#multiply-adds", "#weights", "#zeros", "#size",
-                         "#compressed", "#predicted", "#measured"], rows)
+    heads = ["stage", "checkpoint", "#accuracy", "#multiply-adds", "#weights", "#zeros", "#size", "#compressed",
+             "#expected time", "#measured time"]
+    return note + table("what every stage left", heads, rows)
 
 
 def _score(found: Mapping[str, Any]) -> str:
@@ -68,66 +94,15 @@ def _score(found: Mapping[str, Any]) -> str:
 def _time(found: Mapping[str, Any] | None) -> str:
     if not found or (found["seconds"] is None and found.get("cycles") is None):
         return "-"
-    text = seconds(found["seconds"]) if found["seconds"] is not None else f"{count(found['cycles'])} cycles"
-    return f"{text}<br>{toned('soft', escape(found['target']))}"
+    return seconds(found["seconds"]) if found["seconds"] is not None else f"{count(found['cycles'])} cycles"
+
+
+def _placed(found: Mapping[str, Any] | None) -> str:
+    text = _time(found)
+    return text if found is None or text == "-" else f"{text}<br>{toned('soft', escape(found['target']))}"
 
 
 # -- plots ------------------------------------------------------------------------------------------------------------
-
-
-class _Plot:
-    """An area with a grid, and points by their numbers."""
-
-    def __init__(self, x: Sequence[float], y: Sequence[float], below: str, beside: str, percent: bool = False) -> None:
-        self._x, self._y = _round(x), _round(y)
-        self.parts = []
-        for value in _ticks(self._y):
-            height = self.place(self._x[0], value)[1]
-            self.parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{height:.1f}" y2="{height:.1f}" '
-                              f'class="grid"/><text x="{_LEFT - 6}" y="{height + 4:.1f}" class="axis">{value:g}</text>')
-        for value in _ticks(self._x):
-            left = self.place(value, self._y[0])[0]
-            text = f"{value:.0%}" if percent else f"{value:g}"
-            self.parts.append(f'<text x="{left:.1f}" y="{_HEIGHT - _BOTTOM + 18}" class="axis">{text}</text>')
-        self.parts.append(f'<text x="{_LEFT}" y="{_HEIGHT - 4}">{escape(below)}</text>'
-                          f'<text x="{_LEFT + 6}" y="{_TOP + 10}">{escape(beside)}</text>')
-
-    def place(self, x: float, y: float) -> tuple[float, float]:
-        left = (x - self._x[0]) / (self._x[1] - self._x[0])
-        up = (y - self._y[0]) / (self._y[1] - self._y[0])
-        return _LEFT + left * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
-
-    def line(self, points: Sequence[tuple[float, float]], kind: str, title: str = "") -> None:
-        places = " ".join("{:.1f},{:.1f}".format(*self.place(*p)) for p in points)
-        self.parts.append(f'<polyline points="{places}" class="{kind}"><title>{escape(title)}</title></polyline>')
-
-    def dot(self, x: float, y: float, kind: str, title: str, radius: float = 4.0) -> None:
-        left, top = self.place(x, y)
-        self.parts.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="{radius}" class="{kind}"><title>{escape(title)}'
-                          "</title></circle>")
-
-    def html(self, label: str) -> str:
-        return (f'<div class="wide plot"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">'
-                f'{"".join(self.parts)}</svg></div>')
-
-
-def _ticks(bounds: tuple[float, float]) -> list[float]:
-    step = _step(bounds[1] - bounds[0])
-    first = math.ceil(bounds[0] / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, math.floor(bounds[1] / step + 1e-9) + 1)]
-
-
-def _step(width: float) -> float:
-    """A step of 1, 2 or 5 times a power of ten that gives about `_LINES` lines."""
-    power = 10.0 ** math.floor(math.log10(width / _LINES))
-    return next(power * m for m in (1, 2, 5, 10) if power * m >= width / _LINES * (1 - 1e-9))
-
-
-def _round(values: Sequence[float]) -> tuple[float, float]:
-    """Bounds of an axis: whole steps around all values."""
-    low, high = min(values), max(values)
-    step = _step(high - low if high > low else max(abs(high), 1.0))
-    return math.floor(low / step) * step, max(math.ceil(high / step), math.floor(low / step) + 1) * step
 
 
 def front(facts: Mapping[str, Any]) -> str:
@@ -140,17 +115,27 @@ def front(facts: Mapping[str, Any]) -> str:
     labelled = all(p["top1"] is not None for p in points)
     y = [p["top1"] if labelled else _left(p["sqnr_db"]) for p in points]
     x = [p["cost"] * scale for p in points]
-    plot = _Plot(x, y, unit, "top1, %" if labelled else "SQNR of the outputs, dB")
+    quality = "top1, %" if labelled else "SQNR of the outputs, dB"
+    plot = Plot(x, y, unit, quality)
     best = _upper(list(zip(x, y, strict=True)))
     plot.line(best, "sqnr")
+    rows = []
     for point, px, py in sorted(zip(points, x, y, strict=True), key=lambda p: str(p[0]["kind"]) == "result"):
         kind = {"result": "chosen", "global": "other", "local": "other"}.get(point["kind"], "sqnr")
         plot.dot(px, py, kind, f"{_KINDS[point['kind']]}: {px:.4g}, {py:.2f}", 7.0 if kind == "chosen" else 4.0)
-    legend = ('<p class="legend"><span class="sqnr"></span> on the way by what steps save '
-              '<span class="other"></span> other rankings at the same goal <span class="chosen"></span> the result; '
-              "the line joins what nothing else beats</p>")
+        rows.append([_KINDS[point["kind"]], f"{px:.4g}", f"{py:.2f}"])
+    label = f"{quality} by {unit} of {many(len(points), 'model')}: the result has {y[-1]:.2f} at {x[-1]:.4g}"
+    figure = plot.html(label, [("sqnr", "on the way by what steps save"), ("other", "other rankings at the same goal"),
+                               ("chosen", "the result")])
     return ("<h2>Front</h2><p>What choices cost and what they leave, each measured with new statistics and without "
-            f"training, on samples of <code>--data</code>.</p>{legend}{plot.html('cost and quality')}")
+            f"training, on samples of <code>--data</code>. The line joins what nothing else beats.</p>{figure}"
+            + _in_numbers(table("the front", ["model", f"#{unit}", f"#{quality}"], sorted(
+                rows, key=lambda r: float(r[1])))))
+
+
+def _in_numbers(html: str) -> str:
+    """A plot's numbers as a table that opens: for paper, touch, and who cannot see it."""
+    return f"<details><summary>In numbers</summary>{html}</details>"
 
 
 def _upper(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -178,14 +163,20 @@ def curves(facts: Mapping[str, Any]) -> str:
     if not found:
         return ""
     every = [p for points in found.values() for p in points]
-    plot = _Plot([0.0, *(x for x, _ in every)], [y for _, y in every], "share of the group that goes",
-                 "SQNR of the outputs, dB", percent=True)
+    plot = Plot([0.0, *(x for x, _ in every)], [y for _, y in every], "share of the group that goes",
+                "SQNR of the outputs, dB", percent=True)
     for name, points in found.items():
         plot.line(points, "sqnr thin", name)
         for x, y in points:
-            plot.dot(x, y, "sqnr", f"{name}, {x:.0%}: {y:.1f} dB", 3.0)
+            plot.dot(x, y, "sqnr", f"{name}, {share(x)}: {y:.1f} dB", 3.0)
+    worst = sorted(found, key=lambda name: min(y for _, y in found[name]))
+    figure = plot.html(f"SQNR of the outputs by the share of a group that goes, {many(len(found), 'group')}; the most "
+                       f"sensitive is {worst[0]}", [("sqnr", "one group, cut by and by")])
+    cells = [[code(name), ", ".join(f"{share(x)}: {y:.1f} dB" for x, y in found[name])] for name in worst]
     return ("<h2>Sensitivity</h2><p>What the model's outputs keep when channels of one group alone go; a name appears "
-            f"where the pointer rests.</p>{plot.html('sensitivity of every group')}")
+            f"where the pointer rests.</p>{figure}"
+            + _in_numbers(table("sensitivity of every group, the most sensitive first",
+                                ["channels of", "SQNR of the outputs by what goes"], cells)))
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -194,18 +185,21 @@ def curves(facts: Mapping[str, Any]) -> str:
 def _groups(facts: Mapping[str, Any]) -> str:
     if "groups" not in facts:
         return ""
-    rows = [[code(g["name"]), str(g["before"]), str(g["after"]), f"{g['after'] / g['before']:.0%}"]
+    rows = [[code(g["name"]), str(g["before"]), str(g["after"]), share(g["after"] / g["before"])]
             for g in facts["groups"]]
     kept = [[code(b["node"]), str(b["channels"]), escape(b["reason"])] for b in facts["blocked"]]
-    more = ("<h2>Left as they are</h2>" + table(["channels of", "#channels", "why"], kept[:_SHOWN])) if kept else ""
-    return "<h2>Channels</h2>" + table(["channels of", "#before", "#after", "#left"], rows[:_SHOWN]) + more
+    more = ("<h2>Left as they are</h2>" + table("channels that are left", ["channels of", "#channels", "why"],
+                                             kept, shown=_SHOWN)) if kept else ""
+    heads = ["channels of", "#before", "#after", "#left"]
+    return "<h2>Channels</h2>" + table("channels", heads, rows, shown=_SHOWN) + more
 
 
 def _blocks(facts: Mapping[str, Any]) -> str:
     rows = [[code(r["block"]), count(r["macs"]), f"{r['cost_left']:.2f}", f"{_left(r['sqnr_db']):.1f} dB",
              "" if r["top1"] is None else f"{r['top1']:.2f} %"] for r in facts.get("removed", ())]
-    return ("<h2>Residual blocks that went, one after the other</h2>" + table(
-        ["block", "#multiply-adds", "#left of the cost", "#SQNR of the outputs", "#top1"], rows)) if rows else ""
+    heads = ["block", "#multiply-adds", "#left of the cost", "#SQNR of the outputs", "#top1"]
+    title = "<h2>Residual blocks that went, one after the other</h2>"
+    return title + table("residual blocks", heads, rows) if rows else ""
 
 
 def _layers(facts: Mapping[str, Any]) -> str:
@@ -213,9 +207,9 @@ def _layers(facts: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     heads = [k for k in rows[0] if k not in ("source",)]
-    cells = [[_cell(row[k]) for k in heads] for row in rows[:_SHOWN]]
+    cells = [[code(row[k]) if k in _NAMES else _cell(row[k]) for k in heads] for row in rows]
     numbers = {k for k in heads if isinstance(rows[0][k], (int, float)) and not isinstance(rows[0][k], bool)}
-    return "<h2>Layers</h2>" + table([f"#{k}" if k in numbers else k for k in heads], cells)
+    return "<h2>Layers</h2>" + table("layers", [f"#{k}" if k in numbers else k for k in heads], cells, shown=_SHOWN)
 
 
 def _cell(value: Any) -> str:
@@ -231,4 +225,4 @@ def _history(facts: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     cells = [[str(e["epoch"]), f"{e['loss']:.4f}", "" if e["metric"] is None else f"{e['metric']:.2f}"] for e in rows]
-    return "<h2>Epochs</h2>" + table(["#epoch", "#loss", "#metric"], cells)
+    return "<h2>Epochs</h2>" + table("epochs", ["#epoch", "#loss", "#metric"], cells, shown=_SHOWN)

@@ -7,12 +7,10 @@ from html import escape
 from typing import Any
 
 from edgec.report.markup import code, table, toned
-from edgec.report.units import count, many
+from edgec.report.plot import WIDTH, Plot
+from edgec.report.units import count, many, share
 
-_WIDTH, _HEIGHT = 1070, 250  # of the plot, in the page's pixels
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 24  # room around the plot's area
-_HIGHEST = 80.0  # dB; what is above lies on the upper edge
-_STEP = 10  # dB between two lines of the grid
+_HIGHEST = 80.0  # dB; what is above lies on the plot's upper edge
 _WORST = 12  # kernels of the table that is open
 _CLASSES = 20  # rows of the table of classes
 
@@ -27,6 +25,25 @@ def accuracy_tile(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     text = _number(found["engine"]["value"], found["unit"])
     return [(escape(found["metric"]), text if within else toned("bad", text),
              f"{_number(found['float']['value'], found['unit'])} in float")]
+
+
+def lost(facts: Mapping[str, Any]) -> str:
+    """What low precision costs, in a sentence; HTML."""
+    found, budget = facts["accuracy"], facts["budget"]
+    if not found:
+        worst = min((d for d in facts.get("outputs", {}).values() if d is not None), default=None)
+        noise = f" The outputs keep {_decibels(worst)} of signal to noise." if worst is not None else ""
+        return (f"{toned('warn', 'Not measured')} in accuracy: <code>edgec build --evaluation DATA</code> does that."
+                f"{noise}")
+    unit, drop = found["unit"], found["drop"]
+    text = (f"{_number(drop['value'], unit)} of {escape(found['metric'])}, between {_number(drop['low'], unit)} and "
+            f"{_number(drop['high'], unit)} with {share(found['confidence'])} certainty, on "
+            f"{many(found['samples'], 'sample')}")
+    if budget is None or budget["max_drop"] is None:
+        return text + "."
+    met = budget["met"] and drop["value"] <= budget["max_drop"]
+    allowed = f"{_number(budget['max_drop'], unit)} are allowed"
+    return f"{text}; {allowed if met else toned('bad', allowed)}."
 
 
 def quantization(facts: Mapping[str, Any]) -> str:
@@ -46,7 +63,7 @@ def _accuracy(found: Mapping[str, Any] | None) -> str:
     unit, with_ = found["unit"], found["with"]
     rows = [[name, _number(i["value"], unit), f"{_number(i['low'], unit)} .. {_number(i['high'], unit)}"]
             for name, i in (("float model", found["float"]), ("engine", found["engine"]), ("drop", found["drop"]))]
-    text = f"{many(found['samples'], 'sample')}; intervals of {found['confidence']:.0%}."
+    text = f"{many(found['samples'], 'sample')}; intervals of {share(found['confidence'])}."
     if with_ != "engine":
         text += " The engine cannot run natively here: the same graph was measured in ONNX Runtime."
     test = found["mcnemar"]
@@ -60,9 +77,10 @@ def _accuracy(found: Mapping[str, Any] | None) -> str:
     if len(classes) > 1:
         cells = [[escape(r["name"]), str(r["samples"]), f"{r['float']:.2f}", f"{r['engine']:.2f}",
                   f"{r['float'] - r['engine']:+.2f}"] for r in classes[:_CLASSES]]
-        more = (f"<details><summary>{many(len(classes), 'class').replace('classs', 'classes')}, the worst first"
-                f"</summary>{table(['class', '#samples', '#float', '#engine', '#drop'], cells)}</details>")
-    return f"<p>{text}</p>" + table(["", f"#{found['metric']}", "#interval"], rows) + more
+        inner = table("accuracy of the classes", ["class", "#samples", "#float", "#engine", "#drop"], cells)
+        more = (f"<details><summary>{many(len(classes), 'class', 'classes')}, the worst first</summary>{inner}"
+                "</details>")
+    return f"<p>{text}</p>" + table("accuracy", ["model", f"#{found['metric']}", "#interval"], rows) + more
 
 
 def _budget(budget: Mapping[str, Any] | None) -> str:
@@ -77,13 +95,13 @@ def _budget(budget: Mapping[str, Any] | None) -> str:
 
 
 def _findings(facts: Mapping[str, Any]) -> str:
-    lines = [f'<p class="warn">{escape(f["text"])}. {escape(f["advice"])}. {code(f["rule"])}</p>'
+    lines = [f'<p class="warn">{escape(f["text"])}<br>To do: {escape(f["advice"])} {code(f["rule"])}</p>'
              for f in facts["findings"]]
     curve = facts["convergence"]
     if curve:
         enough = curve["enough"]
         said = f"{many(enough, 'sample')} would have been enough" if enough else "more samples would move some still"
-        steps = ", ".join(f"{n}: {change:.1%}" for n, change in zip(
+        steps = ", ".join(f"{n}: {share(change)}" for n, change in zip(
             curve["samples"], curve["largest_change"], strict=True))
         lines.append(f"<p>Calibrated with {many(facts['samples'], 'sample')}; {said}. Largest distance of a threshold "
                      f"from the last one, by number of samples: {steps}.</p>")
@@ -104,7 +122,7 @@ def _repairs(rows: Sequence[Mapping[str, Any]]) -> str:
                     f"{n['spread'][1]:.3g}" for n in row.get("norms", [])]
         effects += [escape(row["reason"])] if "reason" in row else []
         cells.append([escape(row["repair"]), str(row["applied"]), "<br>".join(effects)])
-    return "<h2>Repairs</h2>" + table(["repair", "#places changed", "effect"], cells)
+    return "<h2>Repairs</h2>" + table("repairs", ["repair", "#places changed", "effect"], cells)
 
 
 def _kernels(facts: Mapping[str, Any]) -> str:
@@ -117,51 +135,40 @@ def _kernels(facts: Mapping[str, Any]) -> str:
     cells = [[f"{code(k['name'])}<br>{toned('soft', escape(' + '.join(k['ops'])))}", _decibels(k["sqnr_db"]),
               _decibels(alone.get(k["product"])) if k["product"] in alone else "", f"{k['largest']:.3g}",
               f"{k['magnitude']:.4g}", count(k["macs"]) if k["macs"] else ""] for k in rows]
-    rest = ""
-    if len(cells) > _WORST:
-        rest = f"<details><summary>{len(cells) - _WORST} more</summary>{table(heads, cells[_WORST:])}</details>"
     return ("<h2>Error of every kernel</h2><p>Signal to quantization noise of what each kernel hands on, against "
             "float, in the order of execution, and of the model's outputs when this kernel alone is in int8. Higher is "
-            "better; 6 dB are one bit.</p>" + plot(kernels, alone) + table(heads, cells[:_WORST]) + rest)
+            "better; 6 dB are one bit. The table begins with the worst.</p>" + plot(kernels, alone)
+            + table("error of every kernel", heads, cells, shown=_WORST))
 
 
 def plot(kernels: Sequence[Mapping[str, Any]], alone: Mapping[str, float | None]) -> str:
-    """The plot as SVG, in the page's colours: a line through the SQNR of all kernels, a mark for each kernel alone."""
-    highest = max((min(x, _HIGHEST) for x in (*(k["sqnr_db"] for k in kernels), *alone.values()) if x is not None),
-                  default=_HIGHEST)
-    top = max(_STEP, -(-highest // _STEP) * _STEP)
-    lowest = min((x for x in (*(k["sqnr_db"] for k in kernels), *alone.values()) if x is not None), default=0.0)
-    bottom = min(0.0, lowest // _STEP * _STEP)
-    step = (_WIDTH - _LEFT - _RIGHT) / max(len(kernels), 1)
+    """The plot, HTML: a line through the SQNR of all kernels, a mark for each kernel alone.
 
-    def place(index: int, value: float | None) -> tuple[float, float]:
-        share = (min(value if value is not None else top, top) - bottom) / (top - bottom)
-        return _LEFT + (index + 0.5) * step, _TOP + (1 - share) * (_HEIGHT - _TOP - _BOTTOM)
+    What is exact, or above `_HIGHEST` dB, lies on the upper edge.
+    """
+    known = [x for x in (*(k["sqnr_db"] for k in kernels), *alone.values()) if x is not None]
+    highest = min(max(known, default=_HIGHEST), _HIGHEST)
 
-    lines = []
-    for level in range(int(bottom), int(top) + 1, _STEP if top - bottom <= 60 else 2 * _STEP):
-        y = place(0, level)[1]
-        lines.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
-                     f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="axis">{level}</text>')
-    points = [place(i, k["sqnr_db"]) for i, k in enumerate(kernels)]
-    lines.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" class="sqnr"/>')
-    radius = max(2.0, min(4.0, step / 3))
+    def height(value: float | None) -> float:
+        return highest if value is None else min(value, highest)
+
+    figure = Plot(range(1, len(kernels) + 1), [0.0, highest, *map(height, known)],
+                  "kernel, in the order of execution", "SQNR, dB (higher is better)", whole=True, height=300)
+    radius = max(2.0, min(4.0, WIDTH / 4 / max(len(kernels), 1)))
+    points = [(float(i), height(k["sqnr_db"])) for i, k in enumerate(kernels, 1)]
+    figure.line(points, "sqnr")
     for (x, y), kernel in zip(points, kernels, strict=True):
-        kind = "sqnr" if kernel["int8"] else "sqnr float"
-        lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" class="{kind}"><title>'
-                     f'{escape(kernel["name"])}: {_decibels(kernel["sqnr_db"])}</title></circle>')
-    for index, kernel in enumerate(kernels):
+        figure.dot(x, y, "sqnr" if kernel["int8"] else "sqnr float",
+                   f"{kernel['name']}: {_decibels(kernel['sqnr_db'])}", radius)
+    for (x, _), kernel in zip(points, kernels, strict=True):
         if kernel["product"] in alone:
-            x, y = place(index, alone[kernel["product"]])
-            lines.append(f'<rect x="{x - radius:.1f}" y="{y - radius:.1f}" width="{2 * radius:.1f}" '
-                         f'height="{2 * radius:.1f}" class="alone"><title>{escape(kernel["name"])} alone: '
-                         f'{_decibels(alone[kernel["product"]])}</title></rect>')
-    lines.append(f'<text x="{_LEFT}" y="{_HEIGHT - 6}" class="note">first kernel</text>'
-                 f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" class="axis">last kernel</text>')
-    legend = ('<p class="legend"><span class="sqnr"></span> after each kernel, dB <span class="sqnr float"></span> the '
-              'same, a kernel in float <span class="alone"></span> outputs with this kernel alone in int8, dB</p>')
-    return (f'{legend}<div class="wide plot"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-            f'aria-label="SQNR of every kernel">{"".join(lines)}</svg></div>')
+            value = alone[kernel["product"]]
+            figure.square(x, height(value), "alone", f"{kernel['name']} alone: {_decibels(value)}", radius)
+    worst = min((k for k in kernels if k["sqnr_db"] is not None), key=lambda k: float(k["sqnr_db"]), default=None)
+    label = f"SQNR of {many(len(kernels), 'kernel')}" + (
+        f", the lowest {_decibels(worst['sqnr_db'])} in {worst['name']}" if worst else "")
+    return figure.html(label, [("sqnr", "after each kernel"), ("sqnr float", "after each kernel in float"),
+                               ("alone", "the model's outputs with this kernel alone in int8")])
 
 
 def _kept(rows: Sequence[Mapping[str, str]]) -> str:
@@ -173,7 +180,7 @@ def _kept(rows: Sequence[Mapping[str, str]]) -> str:
     cells = [[", ".join(map(code, nodes[:_WORST])) + f" and {len(nodes) - _WORST} more" * (len(nodes) > _WORST),
               f"{escape(text)}<br>{toned('soft', code(rule))}"] for (text, rule), nodes in reasons.items()]
     return (f"<details><summary>{many(len(rows), 'kernel')} in float by rule</summary>"
-            f"{table(['nodes', 'why'], cells)}</details>")
+            f"{table('kernels in float by rule', ['nodes', 'why'], cells)}</details>")
 
 
 def _tensors(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -182,7 +189,8 @@ def _tensors(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = [[code(r["name"]), escape(r["method"]), f"{r['threshold']:.4g}", f"{r['scale']:.4g}", str(r["zero_point"]),
               _decibels(r["sqnr_db"])] for r in rows]
     heads = ["tensor", "observer", "#threshold", "#scale", "#zero point", "#SQNR of the tensor"]
-    return f"<details><summary>Grids of {many(len(rows), 'tensor')}</summary>{table(heads, cells)}</details>"
+    inner = table("grids of tensors", heads, cells)
+    return f"<details><summary>Grids of {many(len(rows), 'tensor')}</summary>{inner}</details>"
 
 
 def _weights(rows: Sequence[Mapping[str, Any]], tensors: Sequence[object]) -> str:
@@ -190,7 +198,7 @@ def _weights(rows: Sequence[Mapping[str, Any]], tensors: Sequence[object]) -> st
         return ""
     cells = [[code(r["weight"]), code(r["node"]), escape(r["dtype"]), str(r["scales"]), str(r["group"] or ""),
               _decibels(r["sqnr_db"])] for r in rows]
-    inner = table(["weight", "of", "type", "#scales", "#group", "#SQNR"], cells)
+    inner = table("grids of weights", ["weight", "of", "type", "#scales", "#group", "#SQNR"], cells)
     opened = "" if tensors else " open"
     return f"<details{opened}><summary>Grids of {many(len(rows), 'weight')}</summary>{inner}</details>"
 

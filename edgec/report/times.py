@@ -7,9 +7,11 @@ from html import escape
 from typing import Any
 
 from edgec.backends.base import Artifact
-from edgec.report.markup import code, table, toned
-from edgec.report.units import count, seconds
+from edgec.report.markup import bar, code, table, toned
+from edgec.report.units import count, seconds, share
 from edgec.target import Target
+
+_SHOWN = 20  # rows that stand openly, more behind a line that opens
 
 
 def time_facts(artifacts: Sequence[Artifact], target: Target) -> dict[str, Any]:
@@ -39,28 +41,34 @@ def share_of_roof(row: Mapping[str, Any], ghz: float) -> float | None:
     return float(row["roof"] / (seconds * ghz * 1e9)) if seconds else None
 
 
+def total_time(times: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The time of all kernels together, on one thread, and where it comes from; None if nothing predicts it. HTML."""
+    if not times["rows"]:
+        return None
+    measured = times.get("measured")
+    if measured:
+        return (seconds(sum(r.get("seconds", 0) for r in times["rows"])),
+                f"on one thread, measured on {escape(measured['machine'])}")
+    return _clocked(sum(r["cycles"] for r in times["rows"]), times["mhz"] / 1000), "on one thread, expected"
+
+
 def times_section(times: Mapping[str, Any]) -> str:
     """The part of the page: expected, measured where that was done, and how far that is from the roof; HTML."""
+    if not times["rows"]:
+        return ""
     measured = times.get("measured")
     ghz = measured["ghz"] if measured else times["mhz"] / 1000
-
-    def time(cycles: float) -> str:
-        return seconds(cycles / ghz / 1e9) if ghz else f"{count(cycles)} cycles"
-
     weigh = "seconds" if measured else "cycles"
-    most = max((r.get(weigh, 0) for r in times["rows"]), default=0)
+    most = max(r.get(weigh, 0) for r in times["rows"])
     rows = []
-    for r in times["rows"]:
-        share = share_of_roof(r, ghz) if measured else None
-        width = max(2, 90 * r.get(weigh, 0) / most) if most else 2  # pixels
-        bar = f'<br><span class="bar" style="width:{width:.0f}px"></span>'
-        shown = seconds(r["seconds"]) if "seconds" in r else "-"
+    for r in sorted(times["rows"], key=lambda r: -r.get(weigh, 0)):
+        reached = share_of_roof(r, ghz) if measured else None
+        expected, shown = _clocked(r["cycles"], ghz), seconds(r["seconds"]) if "seconds" in r else "-"
+        length = bar(r.get(weigh, 0), most)
         rows.append([f"{code(r['kernel'])}<br>{toned('soft', escape(r['algorithm']))}",
-                     time(r["cycles"]) + bar * (not measured), shown + bar * bool(measured), time(r["roof"]),
-                     escape(r["bound"]), f"{share:.0%}" if share else "-"])
-    if not rows:
-        return ""
-    sums = [time(sum(r["cycles"] for r in times["rows"])), time(sum(r["roof"] for r in times["rows"]))]
+                     expected + length * (not measured), shown + length * bool(measured), _clocked(r["roof"], ghz),
+                     escape(r["bound"]), share(reached) if reached else "-"])
+    sums = [_clocked(sum(r[key] for r in times["rows"]), ghz) for key in ("cycles", "roof")]
     total = f"In all {sums[0]} expected, {sums[1]} at least"
     if measured:
         total += f", {seconds(sum(r.get('seconds', 0) for r in times['rows']))} measured"
@@ -68,6 +76,13 @@ def times_section(times: Mapping[str, Any]) -> str:
             if measured and any((share_of_roof(r, ghz) or 0) > 1 for r in times["rows"]) else "")
     how = (f"Measured on {escape(measured['machine'])} at {ghz:.2f} GHz by <code>edgec bench --layers</code>."
            if measured else "Not measured: <code>edgec bench --layers</code> does that where the engine can run.")
-    head = f"One thread; expected and at least from the facts of the core. {how} {total}.{note}"
+    head = ("One thread, the slowest first. Expected: by the cost model; at least: what the core's facts allow, its "
+            f"roof. {how} {total}.{note}")
     return (f"<h2>Time by kernel</h2><p>{head}</p>"
-            + table(["kernel", "#expected", "#measured", "#at least", "bound by", "#of the roof"], rows))
+            + table("time of every kernel", ["kernel", "#expected", "#measured", "#at least", "bound by",
+                                             "#share of the roof"], rows, shown=_SHOWN))
+
+
+def _clocked(cycles: float, ghz: float) -> str:
+    """Cycles as time, where the clock is known."""
+    return seconds(cycles / ghz / 1e9) if ghz else f"{count(cycles)} cycles"

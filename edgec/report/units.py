@@ -14,9 +14,9 @@ def count(number: float) -> str:
     return f"{number:,.3g} {unit}"
 
 
-def many(number: int, noun: str) -> str:
-    """A number with its noun: 1 node, 2 nodes."""
-    return f"{number} {noun}{'s' * (number != 1)}"
+def many(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: 1 node, 2 nodes. plural: of a noun that takes no s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def size(nbytes: float) -> str:
@@ -36,3 +36,11 @@ def seconds(time: float) -> str:
         if time * scale < 999.5:
             return f"{time * scale:.3g} {unit}"
     return f"{time:.3g} s" if time < 60 else f"{time:,.0f} s"
+
+
+def share(part: float) -> str:
+    """A share in per cent: 12 %, 3.4 %, 0.05 %, 100 %; what is not all of it is never said to be 100 %."""
+    percent = 100 * part
+    if percent >= 9.95:
+        return f"{min(percent, 99) if percent < 100 else percent:.0f} %"
+    return f"{percent:.1f} %" if percent >= 0.1 else f"{percent:.2g} %" if percent else "0 %"
