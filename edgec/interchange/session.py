@@ -19,8 +19,8 @@ def open_session(model: bytes | Path, threads: int = 1, *, optimize: bool = True
 
     optimize=False leaves the graph as it is, for a quick check of what can run.
     integers=True lets it compute between QuantizeLinear and DequantizeLinear in integers: fast, for products in int8,
-    but no reference. It rounds float weights between two grids to 8 bits, per tensor, and data before weights of 4 bits,
-    and on x86 without VNNI its sums saturate.
+    but no reference. It rounds float weights between two grids to 8 bits per tensor, and data before weights of 4
+    bits, and on x86 without VNNI its sums saturate.
     Raises UserError if ONNX Runtime cannot read or run the model; `where` holds its own words.
     """
     import onnxruntime
