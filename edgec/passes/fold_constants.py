@@ -7,7 +7,9 @@ Fires when: (1) every input is a constant, or the op is Shape or Size of a stati
          (3) the result is at most `max_folded_bytes`, or no larger than its inputs (`fold_constants.size`);
          (4) onnx's reference can compute it, and the result has the declared type (`fold_constants.reference`);
          (5) the node has no subgraph.
-Numerics: those of onnx.reference; a result with a Quant is rounded to its grid.
+Numerics: those of onnx.reference; a result with a Quant is rounded to its grid. Where a node only moves numbers of a
+         constant with a Quant, the result has that grid too (weights of quantized linear layers come transposed): one
+         scale for all of them stays, and a Transpose takes the axis of several along.
 Source: ONNX operators Shape and Size; onnx.reference for all others.
 """
 
@@ -20,7 +22,8 @@ import numpy as np
 from edgec.ir.graph import OPSET, Graph, Node
 from edgec.ir.interpret import quantize_dequantize
 from edgec.ir.rewrite import fold
-from edgec.ir.types import DType
+from edgec.ir.types import DType, Quant
+from edgec.ops import KernelRole, QuantRole, table
 from edgec.ops.semantics import evaluate, infer_types
 from edgec.passes.contract import Options, Outcome, PassResult, rewrite
 
@@ -63,9 +66,31 @@ def _fold_node(graph: Graph, node: Node, options: Options) -> Outcome:
             return "fold_constants.reference", f"onnx's reference gives {found} for {value.type}"
         if _too_large(array.nbytes, inputs, options):
             return "fold_constants.size", f"the result would be larger than {options.max_folded_bytes} bytes"
+    moved = _moved_grid(node)
+    for value in node.outputs:
+        value.quant = value.quant or moved
     fold(graph, node, [a if v.quant is None else quantize_dequantize(a, v.quant)
                        for v, a in zip(node.outputs, arrays, strict=True)])
     return True
+
+
+def _moved_grid(node: Node) -> Quant | None:
+    """The grid of a constant's numbers where the node has put them; None if it does more, or scales go several ways."""
+    spec = table.find(node)
+    quant = node.operand(0).quant if spec is not None and node.inputs and node.inputs[0] is not None else None
+    if spec is None or quant is None or spec.quant is not QuantRole.COMMUTES:
+        return None
+    if spec.kernel not in (KernelRole.MOVEMENT, KernelRole.VIEW) or node.op == "Pad":  # with any number
+        return None
+    if quant.axis is None:
+        return quant
+    if node.op != "Transpose":
+        return None
+    rank = node.operand(0).type.rank
+    order = node.integers("perm", tuple(reversed(range(rank))))
+    scale, zero = ((p.transpose(order) if quant.block else p) for p in (quant.scale, quant.zero_point))
+    return Quant(quant.dtype, np.ascontiguousarray(scale), np.ascontiguousarray(zero), order.index(quant.axis % rank),
+                 quant.block)
 
 
 def _refine_types(node: Node) -> bool:

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from edgec.ir import DType, Graph, Node, TensorType, Value
+from edgec.ir.quantize import quantize, quantize_dequantize
 from edgec.ir.text import print_graph
+from edgec.ir.types import Quant
 from edgec.passes import fold_constants
 from edgec.passes.contract import Options
 from tests.models import Builder, shuffle_block
@@ -117,3 +119,43 @@ def test_fold_constants_leaves_other_domains_and_computed_inputs_alone():
     graph.add(Node("Add", [x, y], [z]))
     graph.outputs = [z]
     assert fold_constants.run(graph, Options()).report.matched == 0
+
+
+@pytest.mark.parametrize(("shape", "perm", "scales", "axis", "block", "moved"), [
+    ((6, 35), None, (6,), 0, 0, 1),
+    ((6, 35), (1, 0), (6,), -2, 0, 1),
+    ((6, 35), (1, 0), (6, 5), 1, 8, 0),  # 35 = 4 * 8 + 3: the last group is shorter
+    ((4, 3, 2), (2, 0, 1), (3,), 1, 0, 2),
+])
+def test_fold_constants_takes_the_grid_of_a_transposed_weight_along(shape, perm, scales, axis, block, moved):
+    rng = np.random.default_rng(5)
+    grid = Quant(DType.INT8, rng.uniform(0.01, 0.1, scales).astype(np.float32),
+                 rng.integers(-9, 9, scales).astype(np.int8), axis, block)
+    numbers = quantize_dequantize(rng.standard_normal(shape).astype(np.float32), grid)
+    b = Builder()
+    attributes = {} if perm is None else {"perm": perm}
+    weight = b("Transpose", Value.constant("w", numbers, grid), **attributes)
+    graph = b.output(b("Add", b.input("x", *np.transpose(numbers, perm).shape), weight))
+    (add,) = apply(fold_constants, graph).graph.nodes
+    found = add.operand(1)
+    assert found.quant is not None
+    assert found.quant.axis == moved
+    assert np.array_equal(found.const, np.transpose(numbers, perm))
+    assert np.array_equal(quantize(found.const, found.quant), np.transpose(quantize(numbers, grid), perm))
+
+
+@pytest.mark.parametrize(("op", "more", "axis", "kept"), [
+    ("Reshape", [np.array([5, 12])], None, True),
+    ("Reshape", [np.array([5, 12])], 0, False),  # channels are cut
+    ("Pad", [np.array([0, 1, 0, 1])], None, False),
+    ("Neg", [], None, False),
+])
+def test_fold_constants_keeps_a_grid_only_where_numbers_are_moved(op, more, axis, kept):
+    scale = np.full(() if axis is None else (6,), 0.1, np.float32)
+    grid = Quant(DType.UINT8, scale, np.full(scale.shape, 3, np.uint8), axis)
+    numbers = quantize_dequantize(np.random.default_rng(6).uniform(0, 9, (6, 10)).astype(np.float32), grid)
+    b = Builder()
+    made = b(op, Value.constant("w", numbers, grid), *map(b.constant, more))
+    graph = b.output(b("Add", b.input("x", *made.shape), made))
+    (add,) = apply(fold_constants, graph).graph.nodes
+    assert add.operand(1).quant == (grid if kept else None)
