@@ -34,8 +34,8 @@ INT4_LIMIT = 1.0  # points of next-token top-1
 class Row:
     """One line of the table. drop, low, high: what the engine loses, with its interval where there is one; peer: what
     ONNX Runtime's static quantization loses on the same samples, None where it was not asked or fails (see note).
-    int8: products in int8, of so many. repair: what was asked; notes: what failed, and what the build's report says of
-    learned rounding.
+    int8: products in int8, of so many. size: bytes of constants, in the engine and in the float graph after the passes.
+    repair: what was asked; notes: what failed, and what the build's report says of learned rounding.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Row:
     high: float | None = None
     peer: float | None = None
     int8: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (0, 0)
     seconds: float = 0.0
     repair: str = ""
     notes: tuple[str, ...] = ()
@@ -118,12 +119,12 @@ def measure_case(case: Case, name: str, precision: str, limit: float, target: st
             scores = [case.score(run) for run in (exact, engine.run)]
             lost = None if peer_run is None else scores[0] - case.score(peer_run)
             return Row(name, precision, "clips", PERCENT, 0, *scores, limit, None, None, lost, built.kernels,
-                       time.monotonic() - start, built.repair, (*note, *built.notes))
+                       built.size, time.monotonic() - start, built.repair, (*note, *built.notes))
         found = compare(evaluation, exact, engine.run, case.metric)
         lost = compare(evaluation, exact, peer_run, case.metric).drop.value if peer_run is not None else None
         return Row(name, precision, found.metric, found.unit, found.samples, found.first.value, found.second.value,
-                   limit, found.drop.low, found.drop.high, lost, built.kernels, time.monotonic() - start, built.repair,
-                   (*note, *built.notes))
+                   limit, found.drop.low, found.drop.high, lost, built.kernels, built.size, time.monotonic() - start,
+                   built.repair, (*note, *built.notes))
 
 
 def measure_dtln(target: str, extra: Mapping[str, Any], peer: bool) -> Row:
@@ -156,14 +157,14 @@ def measure_dtln(target: str, extra: Mapping[str, Any], peer: bool) -> Row:
                 note = quantized[0][1] or quantized[1][1]
                 if not note and quantized[0][0] and quantized[1][0]:
                     lost = score(*exact) - score(quantized[0][0], quantized[1][0])
-            kernels = (one.kernels[0] + two.kernels[0], one.kernels[1] + two.kernels[1])
+            kernels, size = ((a + c, b + d) for (a, b), (c, d) in ((one.kernels, two.kernels), (one.size, two.size)))
             return Row("dtln", "int8", "si-snr", "dB", len(DTLN_CLIPS[1]), score(*exact),
-                       score(one.engine.run, two.engine.run), DTLN_LIMIT, None, None, lost, kernels,
+                       score(one.engine.run, two.engine.run), DTLN_LIMIT, None, None, lost, kernels, size,
                        time.monotonic() - start, one.repair, (*note, *one.notes, *two.notes))
 
 
 class _Built:
-    """The open engine of a bundle, how many of its products are in int8, and what was repaired."""
+    """The open engine of a bundle, how many of its products are in int8, its size, and what was repaired."""
 
     def __init__(self, known: real_models.RealModel, folder: Path, target: str, precision: str,
                  calibration: Data | Callable[[], Iterator[dict[str, np.ndarray]]], extra: Mapping[str, Any]) -> None:
@@ -176,7 +177,10 @@ class _Built:
                                    quantization=wish)
 
     def __enter__(self) -> _Built:
-        facts = read_bundle(self._folder).report()["quantization"]
+        report = read_bundle(self._folder).report()
+        facts = report["quantization"]
+        self.size = (sum(stage["meta"]["constant_bytes"] for stage in report["stages"]),
+                     report["model"]["after"]["parameter_bytes"])
         products = [k for k in facts["kernels"] if k["product"]]
         self.kernels = (sum(k["int8"] for k in products), len(products)) if products else (len(facts["weights"]),) * 2
         self.notes = tuple(f"adaround: {row['reason']}" for row in facts["repair"] if row["repair"] == "adaround")
@@ -239,16 +243,17 @@ def _peer(original: bytes, calibration: Data | Callable[[], Iterator[dict[str, n
 def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
     heads = ("model", "precision", "repair", "metric", "samples", "float", "engine", "drop", "95 %", "limit",
-             "ORT min-max", "int8", "", "s")
+             "ORT min-max", "int8", "size", "", "s")
     lines = [heads]
     for r in rows:
         interval = f"{r.low:+.2f} .. {r.high:+.2f}" if r.low is not None else ""
         lines.append((r.name, r.precision, r.repair, r.metric, str(r.samples or ""), f"{r.float_score:.2f}",
                       f"{r.engine:.2f}", f"{r.drop:+.2f}", interval, f"{r.limit:g}",
                       "" if r.peer is None else f"{r.peer:+.2f}", f"{r.int8[0]}/{r.int8[1]}",
-                      "ok" if r.ok else "TOO MUCH", f"{r.seconds:.0f}"))
+                      f"{r.size[0] / r.size[1]:.3f}" if r.size[1] else "", "ok" if r.ok else "TOO MUCH",
+                      f"{r.seconds:.0f}"))
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    left = {0, 1, 2, 3, 12}
+    left = {0, 1, 2, 3, 13}
     text = ["  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(
         zip(line, widths, strict=True))).rstrip() for line in lines]
     return "\n".join([*text, *(f"{r.name}: {note}" for r in rows for note in r.notes)])

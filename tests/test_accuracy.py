@@ -17,12 +17,12 @@ def test_engine_in_low_precision_keeps_the_accuracy(subject: Subject):
 
 
 def test_table_marks_what_loses_too_much():
-    good = Row("a", "int8", "top1", "%", 100, 90.0, 89.95, 0.1, -0.2, 0.3, 0.5, (9, 10), 3.0)
+    good = Row("a", "int8", "top1", "%", 100, 90.0, 89.95, 0.1, -0.2, 0.3, 0.5, (9, 10), (27, 100), 3.0)
     bad = Row("b", "int8", "si-snr", "dB", 9, 12.0, 11.0, 0.1, repair="adaround",
               notes=("ONNX Runtime's quantization fails: no", "adaround: left away"))
     text = table([good, bad]).splitlines()
     assert "+0.05" in text[1]
-    assert text[1].split("9/10")[1].split()[0] == "ok"
+    assert text[1].split("9/10")[1].split()[:2] == ["0.270", "ok"]
     assert "TOO MUCH" in text[2]
     assert "adaround" in text[2]
     assert text[3].startswith("b: ONNX Runtime's")
