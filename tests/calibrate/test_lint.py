@@ -78,10 +78,12 @@ def test_range_of_each_channel_counts():
     assert rules(swapped, None, normalization=stated) == []  # as a whole the numbers fit
 
 
-def test_too_few_is_said_by_the_curves_where_there_are_some():
+def test_too_few_is_said_by_the_curves_and_by_the_number_where_they_look_settled():
     settled, moving = Curve((2, 4, 8), (3.0, 3.0, 3.0)), Curve((2, 4, 8), (1.0, 2.0, 3.0))
     assert rules(images(8)) == ["data.too-few"]
-    assert rules(images(8), curves={"conv": settled}) == []
+    assert [f.text for f in lint(survey(images(8)), curves={"conv": settled})] == ["there are only 8 samples"]
+    assert rules(images(MINIMUM - 1), curves={"conv": settled}) == ["data.too-few"]
+    assert rules(images(MINIMUM), curves={"conv": settled}) == []
     found = lint(survey(images()), curves={"conv": settled, "relu": moving})
     assert [f.text for f in found] == ["after 32 samples the thresholds of 1 of 2 tensors are still moving: relu"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgec.calibrate.convergence import Curve, converge, enough
-from edgec.calibrate.lint import Finding, Normalization, lint
+from edgec.calibrate.lint import MINIMUM, Finding, Normalization, lint
 from edgec.compress.quantize.annotate import PER_CHANNEL, WeightGrids
 from edgec.compress.quantize.choose import AUTO, OBSERVERS, Choice, choose_grids
 from edgec.compress.quantize.observe import KEPT, Feeds, Samples, observe
@@ -181,7 +181,10 @@ def _weight_row(node: Node, weight: Value, quant: Quant) -> dict[str, Any]:
 
 
 def _convergence(curves: Mapping[str, Curve]) -> dict[str, Any]:
-    """How far thresholds still were from the last ones: of all tensors, the worst, and how many samples are enough."""
+    """How far thresholds still were from the last ones: of all tensors, the worst, and how many samples are enough.
+
+    None if that is not known: see `enough`, and fewer than MINIMUM do not tell.
+    """
     if not curves:
         return {}
     samples = max((c.samples for c in curves.values()), key=len)
@@ -192,7 +195,7 @@ def _convergence(curves: Mapping[str, Curve]) -> dict[str, Any]:
         away.append(max(off, default=0.0))
     needed = [enough(c) for c in curves.values()]
     return {"samples": list(samples), "largest_change": away,
-            "enough": None if any(n is None for n in needed) else max(n for n in needed if n is not None),
+            "enough": None if None in needed or samples[-1] < MINIMUM else max(n for n in needed if n is not None),
             "moving": sorted(n for n, c in curves.items() if enough(c) is None)}
 
 

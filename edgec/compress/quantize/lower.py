@@ -61,6 +61,11 @@ def lower_precision(graph: Graph, original: bytes, policy: Policy, precision: st
         session = open_session(original, threads)
         baseline = Baseline(evaluation, lambda feeds: run_session(session, feeds), wish.budget.metric,
                             lambda sample: held_out.append(sample_mark(sample.feeds)))
+        if wish.budget.max_drop is not None and baseline.metric.name == "sqnr" and not wish.budget.metric:
+            raise UserError("a budget needs a stated metric: there are no labels, and the outputs are no classes",
+                            where=evaluation.where, expected="--metric NAME, or package.module:function",
+                            hint="--metric sqnr counts down from the 100 dB of the float model itself: with it, "
+                                 "--max-drop 60 asks for 40 dB")
     watched = _Watched(calibration) if calibration is not None else None
     quantized = quantize_graph(
         graph, policy, _settings(precision, wish, threads), watched,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,6 +132,20 @@ def test_evaluation_without_labels_measures_agreement(data, tmp_path):
     found = lower(graph, Quantization(train, **PLAIN, budget=Budget(tmp_path / "plain.npz", max_drop=2)))
     assert found.report["budget"]["metric"] == "agreement"
     assert found.report["budget"]["drop"] <= 2
+
+
+def test_budget_of_outputs_that_are_no_classes_needs_a_stated_metric(data, tmp_path):
+    _, train, test = data
+    graph = optimize(chain(), Options())[0]
+    with np.load(test) as arrays:
+        np.savez(tmp_path / "plain.npz", x=arrays["x"])
+    budget = Budget(tmp_path / "plain.npz", max_drop=0.5)
+    with pytest.raises(UserError, match="stated metric"):  # it would leave everything float: 99.5 dB
+        lower(graph, Quantization(train, **PLAIN, budget=budget))
+    wish = Quantization(train, **PLAIN, budget=replace(budget, metric="sqnr", max_drop=75))
+    stated = lower(graph, wish).report["budget"]
+    assert stated["met"]
+    assert stated["float_kernels"] == []
 
 
 @pytest.mark.parametrize(("precision", "wish", "part"), [
