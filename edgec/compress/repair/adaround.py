@@ -108,7 +108,10 @@ def learn_rounding(prepared: Prepared, samples: Sequence[Feeds], *, centered: bo
 
 
 class _Layer:
-    """One product with the data that it reads. data: [samples, ...]; centered: the mean of a channel's error is 0."""
+    """One product with the data that it reads. data: [samples, ...]; centered: the mean of a channel's error is 0.
+
+    Squares are taken of results by a power of two near their size: exact, and they stay within float32.
+    """
 
     def __init__(self, node: Node, quant: Quant, data: np.ndarray, centered: bool) -> None:
         weight = node.operand(1).const
@@ -121,7 +124,9 @@ class _Layer:
         bias = None if node.input(2) is None else node.operand(2).const
         with torch.no_grad():
             self._made = self._run(every, to_tensor(weight), None if bias is None else to_tensor(bias))
-        self._power = max(float(self._activate(self._made).double().square().mean()), 1e-30)
+        power = float(self._activate(self._made).double().square().mean())
+        self._unit = 2.0 ** -round(math.log2(power) / 2) if power > 0 else 1.0
+        self._power = max(power * self._unit**2, 1e-30)
         noise = torch.from_numpy(self.noise(self.nearest, every))
         usual = float(noise.median())
         self._trust = (1 / (noise + usual) if usual > 0 else torch.ones_like(noise)).float()
@@ -182,7 +187,7 @@ class _Layer:
         if self._activation is not None:
             made = self._of(self._made, chosen)
             off = self._activate(made + off) - self._activate(made)
-        return off.square().reshape(len(chosen), -1).mean(dim=1)
+        return (off * self._unit).square().reshape(len(chosen), -1).mean(dim=1)
 
     def _run(self, chosen: Sequence[int], weight: Any, bias: Any) -> Any:
         data = self._data[list(chosen)]

@@ -118,3 +118,19 @@ def test_the_mean_of_a_channel_is_left_to_the_bias_where_that_is_corrected():
     (left,), (centered,) = (learn_rounding(plain, samples, centered=c, steps=100).rows for c in (False, True))
     assert left.error[1] < 0.6 * left.error[0]
     assert centered.error[0] < 1e-4 * left.error[0]
+
+
+def test_rounding_does_not_depend_on_the_size_of_the_numbers():
+    """The squares of these results are beyond float32; powers of two change no digit."""
+    def learned(size):
+        graph = mlp(widths=(24, 16))
+        for value in graph.constants():
+            value.const = value.const * np.float32(size)
+        samples = alike(graph, 24)
+        (row,) = (found := learn_rounding(prepare(graph, samples), samples, steps=60)).rows
+        return row, next(iter(found.numbers.values())).weight
+
+    (usual, weight), (large, scaled) = learned(1.0), learned(2.0**70)
+    assert usual.taken
+    assert large == usual
+    assert np.array_equal(scaled, weight * np.float32(2.0**70))
