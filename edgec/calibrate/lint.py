@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,7 +29,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Normalization:
-    """The stated preprocessing of numbers. raw: their range in the file; mean, std: one for all channels, or one each.
+    """The stated preprocessing of numbers. raw: their range in the file; mean, std: one for all channels, or one each;
+    channel_axis: of one sample; None: there is one range for all channels.
 
     Formula: (x * scale - mean) / std
     """
@@ -38,6 +39,7 @@ class Normalization:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     raw: tuple[float, float] = (0.0, 255.0)
+    channel_axis: int | None = None
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """The smallest and the largest number that can come out, per channel."""
@@ -90,7 +92,7 @@ class Surveyor:
             channels = 1 if self._axis is None else sample.shape[self._axis]
             rows = np.moveaxis(sample, self._axis or 0, 0).reshape(channels, -1)
             low, high = rows.min(axis=1).astype(np.float64), rows.max(axis=1).astype(np.float64)
-            if low.min() == high.max():
+            if (low == high).all():  # of a blank picture each channel has a mean of its own
                 self._constant.append(index)
             if self._range is not None:
                 if self._range[0].size != channels:
@@ -141,7 +143,7 @@ def too_few(samples: int, curves: Mapping[str, Curve]) -> list[Finding]:
 
 
 def constant_samples(found: Survey) -> list[Finding]:
-    """Rule `data.constant`: all numbers of a sample are the same."""
+    """Rule `data.constant`: all numbers of a sample, or of each of its channels, are the same."""
     return _some(found.constant, "data.constant", "samples with the same number everywhere",
                  "remove them, or repair how they are read: a blank image tells nothing of activations")
 
@@ -200,10 +202,11 @@ def out_of_range(found: Survey, normalization: Normalization | None) -> list[Fin
 
 def _likeness(found: Survey, stated: Normalization) -> str:
     """What else the numbers could be, if they fill at least half of its range; empty if nothing."""
+    plain = replace(stated, mean=(0.0,), std=(1.0,))
     guesses = {
-        "raw numbers that were not preprocessed": Normalization(1.0, raw=stated.raw),
-        "scaled numbers without mean and std": Normalization(stated.scale, raw=stated.raw),
-        "numbers that were scaled twice": Normalization(stated.scale**2, raw=stated.raw),
+        "raw numbers that were not preprocessed": replace(plain, scale=1.0),
+        "scaled numbers without mean and std": plain,
+        "numbers that were scaled twice": replace(plain, scale=stated.scale**2),
     }
     smallest, largest = float(found.low.min()), float(found.high.max())
     for text, guess in guesses.items():

@@ -29,6 +29,13 @@ def test_count_growing_equals_count_with_the_limit_that_it_found(scale, sign):
     assert found.limit == 2.0**-100 or found.limit / 2 < found.range.limit <= found.limit
 
 
+@pytest.mark.parametrize("largest", [2.0**-20, 1.0, 64.0])
+def test_limit_is_the_largest_number_itself_when_that_is_a_power_of_two(largest):
+    found = count_growing(np.array([[largest / 3, -largest]], np.float32))
+    assert found.limit == largest
+    assert found.counts[0] == 1
+
+
 @given(numbers, st.permutations(range(8)), st.integers(1, 7))
 def test_growing_histograms_do_not_depend_on_order_and_batch(listed, order, cut):
     x = np.resize(np.array(listed, np.float32), (8, 5))

@@ -37,6 +37,18 @@ def test_range_of_dull_images_is_no_finding():
     assert rules(images() / 127.5 * 0.2 - 1.0, normalization=Normalization(2 / 255, mean=(1.0,))) == []
 
 
+def test_blank_picture_is_constant_although_its_channels_differ_and_one_flat_channel_is_not():
+    blank, flat = np.full((1, 3, 7, 5), 200, np.float32), images(2)
+    flat[0, 0], flat[1, 2] = 0, 255  # the least and the largest number that there is
+    found = survey(apply(np.concatenate([blank, flat]), IMAGENET), channel_axis=0)
+    assert found.constant == (0,)
+
+
+def test_raw_numbers_that_were_meant_to_be_raw_look_like_nothing_else():
+    stated = Normalization(1.0, channel_axis=0)
+    assert rules(images() * np.float32(0.55), normalization=stated) == []
+
+
 def test_lint_reports_every_rule_at_once():
     bad = images(8)
     bad[2], bad[3, 0, 0, 0], bad[7] = 9, np.nan, bad[0]

@@ -107,7 +107,8 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
     graph = repairs.mend_graph(graph, placement, samples)
     if graph is not original:
         placement = place(graph, policy, settings.keep_float)
-    seen = observe(graph, placement, samples, work=settings.work, threads=settings.threads, progress=progress)
+    seen = observe(graph, placement, samples, work=settings.work, threads=settings.threads, progress=progress,
+                   channel_axis=normalization.channel_axis if normalization is not None else None)
     choices = choose_grids(graph, placement, seen, policy.activations, settings.observer, threads=settings.threads,
                            progress=progress)
     prepared = Prepared(graph, policy, placement, {n: c.threshold.quant for n, c in choices.items()},

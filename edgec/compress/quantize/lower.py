@@ -132,7 +132,7 @@ def _normalization(data: Data | None) -> Normalization | None:
     if data is None or data.preprocess is None or not data.preprocess.layout:
         return None
     recipe = data.preprocess
-    return Normalization(recipe.scale, recipe.mean, recipe.std)
+    return Normalization(recipe.scale, recipe.mean, recipe.std, channel_axis=recipe.layout.index("C"))
 
 
 def _error_row(row: KernelError) -> dict[str, Any]:

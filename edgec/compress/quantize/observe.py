@@ -52,18 +52,20 @@ class Observation:
 
 
 def observe(graph: Graph, placement: Placement, samples: Samples, *, work: Path | None = None, batch: int = 8,
-            keep: int = KEPT, threads: int = 1, progress: Progress = silent) -> Observation:
+            keep: int = KEPT, channel_axis: int | None = None, threads: int = 1,
+            progress: Progress = silent) -> Observation:
     """Histograms of every class of `placement` on `samples`.
 
     work: the folder for what an interrupted run goes on from; None keeps nothing. batch: at most so many samples run at
-    once, where the graph allows it. keep: samples that stay in memory.
+    once, where the graph allows it. keep: samples that stay in memory. channel_axis: of the largest input, for the
+    survey; None: its channels have one range.
     Raises: UserError without samples, for numbers that are not finite in any observed value, and as
     `interchange.session`.
     """
     key = state_key(graph, placement)
     path = None if work is None else work / f"calibration-{key[:20]}.npz"
     state = load_state(path, key) if path is not None else None
-    watcher = _Watcher(graph, placement, samples, path, key, batch, threads, progress, keep)
+    watcher = _Watcher(graph, placement, samples, path, key, batch, threads, progress, keep, channel_axis)
     if state is not None:
         try:
             return watcher.run(state)
@@ -78,20 +80,20 @@ class _OtherSamplesError(Exception):
 
 class _Watcher:
     def __init__(self, graph: Graph, placement: Placement, samples: Samples, path: Path | None, key: str, batch: int,
-                 threads: int, progress: Progress, keep: int) -> None:
+                 threads: int, progress: Progress, keep: int, channel_axis: int | None) -> None:
         self.samples, self.path, self.key, self.progress = samples, path, key, progress
         size = sum(v.type.nbytes for v in graph.inputs)
         self.keep = max(-(-keep // 16), min(keep, _KEPT_BYTES // max(size, 1)))
         self.sources = placement.sources
         names = [v for values in placement.sources.values() for v in values]
         self.constants = {v.name: v.const for v in graph.constants() if v.name in set(names) and v.const is not None}
-        self.batch = batch
+        self.batch, self.channel_axis = batch, channel_axis
         self.taps = Taps(graph, [n for n in names if n not in self.constants], batch, threads)
         self.primary = max(graph.inputs, key=lambda v: (v.dtype.is_float, v.type.size)).name if graph.inputs else ""
 
     def run(self, state: State) -> Observation:
         """The pass, from wherever `state` stands; the samples that it has are read and compared, and not run again."""
-        surveyor, kept, saved = Surveyor(), _Kept(self.keep), time.monotonic()
+        surveyor, kept, saved = Surveyor(self.channel_axis), _Kept(self.keep), time.monotonic()
         start, index = state.done, 0
         for index, group in self._read(state, surveyor, kept):
             if not group:

@@ -53,7 +53,8 @@ def test_linter_speaks_of_range_labels_and_few_samples():
     graph = block("resnet")
     found = quantize_graph(graph, CPU, Settings(), lambda: [{"x": np.abs(s["x"]) * 100} for s in drawn(graph, 4)],
                            normalization=Normalization(), labels=lambda: [3] * 4)
-    assert {f["rule"] for f in found.report["findings"]} >= {"data.range", "data.one-class"}
+    assert {f["rule"] for f in found.report["findings"]} >= {"data.range", "data.one-class", "data.too-few"}
+    assert found.report["convergence"]["enough"] is None
 
 
 @pytest.mark.parametrize(("settings", "text"), [

@@ -125,6 +125,20 @@ def test_one_class_is_reported(data, tmp_path):
     assert "data.one-class" in rules
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_blank_picture_is_reported_although_each_channel_has_its_own_mean(layout, tmp_path):
+    b = Builder()
+    x = b.input("x", 1, 3, 9, 8) if layout == "NCHW" else b.input("x", 1, 9, 8, 3)
+    data = x if layout == "NCHW" else b("Transpose", x, perm=(0, 3, 1, 2))
+    graph = optimize(b.output(b("Relu", b("Conv", data, b.weight(5, 3, 3, 3)))), Options())[0]
+    pictures = np.random.default_rng(8).integers(0, 256, (34, 9, 8, 3)).astype(np.uint8)
+    pictures[7] = 200
+    np.savez(tmp_path / "pictures.npz", x=pictures)
+    recipe = "scale=1/255 mean=0.485,0.456,0.406 std=0.229,0.224,0.225"
+    findings = lower(graph, Quantization(tmp_path / "pictures.npz", preprocess=recipe, **PLAIN)).report["findings"]
+    assert [f["text"] for f in findings] == ["samples with the same number everywhere: 1 (number 7)"]
+
+
 def test_evaluation_without_labels_measures_agreement(data, tmp_path):
     graph, train, test = data
     with np.load(test) as arrays:
