@@ -82,10 +82,11 @@ def operands(kernel: Kernel) -> list[Value]:
     return list(found.values())
 
 
-def refuse(kernel: Kernel, axis: int = 1, *, quantized: bool = False) -> str | None:
+def refuse(kernel: Kernel, axis: int = 1, *, quantized: bool = False, sums: DType | None = None) -> str | None:
     """Why the kernel's nodes besides the anchor cannot be computed on vectors of channels.
 
-    quantized: the kernel may read and write values that are stored in bytes.
+    quantized: the kernel may read and write values that are stored in bytes. sums: the element type that the anchor
+    computes, where it is another than that of the nodes behind it; what it reads is the caller's to check then.
     """
     if len(kernel.outputs) != 1 or kernel.outputs != list(kernel.nodes[-1].outputs):
         return "the kernel has more than one result"
@@ -94,12 +95,14 @@ def refuse(kernel: Kernel, axis: int = 1, *, quantized: bool = False) -> str | N
     if not result.type.is_static or 0 in result.shape or len(result.shape) not in ranks:
         return f"{result.name} is empty or has no channels to put in blocks"
     formats = {number_format(kernel), DType.FLOAT32}
-    for value in (*kernel.inputs, *kernel.outputs):
+    read = kernel.inputs if sums is None else [v for v in operands(kernel) if v.const is None]
+    for value in (*read, *kernel.outputs):
         if value.dtype not in formats or (value.quant is not None and not quantized):
             return f"{value.name} is not {' or '.join(sorted(f.value for f in formats))}"
-    if kernel.anchor is not None and any(v.dtype is not number_format(kernel) for v in kernel.anchor.outputs):
+    own = sums or number_format(kernel)
+    if kernel.anchor is not None and any(v.dtype is not own for v in kernel.anchor.outputs):
         return f"{kernel.anchor.op} computes in another format than the nodes behind it"
-    if DType.FLOAT16 not in formats and (reason := grids.why_not_bytes((*kernel.inputs, *kernel.outputs))) is not None:
+    if DType.FLOAT16 not in formats and (reason := grids.why_not_bytes((*read, *kernel.outputs))) is not None:
         return reason
     for node in kernel.nodes:
         fits = table.role(node) is KernelRole.POINTWISE and node.outputs[0].type.shape == result.shape

@@ -94,14 +94,19 @@ def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | Non
     """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rule."""
     cpu, dot = known_machine(target), for_neighbours(target, describe(kernel.anchor).m)
     tile = None if schedule is None else schedule.tile
-    return write(kernel.name, lambda writer: _Writer(kernel, cpu, dot, tile, lower, writer).body(), ALGORITHM)
+    return write(kernel.name, lambda writer: ProductWriter(kernel, cpu, dot, tile, lower, writer).body(), ALGORITHM)
 
 
 def start_values(weights: np.ndarray, exact: Product) -> np.ndarray:
     """int32 [n], zeros up to whole blocks; they may wrap, as sums over a do on their way."""
-    start = (0 if exact.bias is None else exact.bias.reshape(-1)) - exact.x_zero * weights.sum(axis=0, dtype=np.int64)
-    padded = np.zeros(-(-start.size // BYTE_BLOCK) * BYTE_BLOCK, np.int32)
-    padded[:start.size] = start.astype(np.int32)
+    bias = 0 if exact.bias is None else exact.bias.reshape(-1)
+    return padded_columns(bias - exact.x_zero * weights.sum(axis=0, dtype=np.int64))
+
+
+def padded_columns(numbers: np.ndarray) -> np.ndarray:
+    """[n] as int32, with zeros up to whole blocks."""
+    padded = np.zeros(-(-numbers.size // BYTE_BLOCK) * BYTE_BLOCK, np.int32)
+    padded[:numbers.size] = numbers.astype(np.int32)
     return padded
 
 
@@ -115,29 +120,46 @@ def pack(array: np.ndarray, dot: Dot, tile: int) -> np.ndarray:
                            for first, count in split_even(blocks, tile)])
 
 
-class _Writer:
-    """Writes one program."""
+class ProductWriter:
+    """Writes one program. What the sums are taken of and what they start from is for `factors` and `begin` to say."""
 
     def __init__(self, kernel: Kernel, cpu: Machine, dot: Dot, tile: Tile | None, lower: Lower,
                  writer: Writer) -> None:
-        node, exact = kernel.anchor, quantized.product(kernel)
-        assert exact is not None  # `refuse` has checked
+        node, result = kernel.anchor, kernel.outputs[0]
         self.dot, self.size = dot, describe(node)
         self.blocks = -(-self.size.n // BYTE_BLOCK)
         self.tile = tile or ranked_tiles(dot, 1, self.size.m, self.blocks)[0]
-        data, result = node.operand(0), kernel.outputs[0]
-        self.a = writer.pointer(Input(data), (self.size.m * self.size.k,), quantized.dtype(data))
-        weights = columns_last(node, exact.w)
-        packed, start = pack(weights, dot, self.tile.blocks), start_values(weights, exact)
+        self.a = writer.pointer(Input(node.operand(0)), (self.size.m * self.size.k,), quantized.dtype(node.operand(0)))
+        weights, start = self.factors(kernel)
+        packed = pack(weights, dot, self.tile.blocks)
         self.b = writer.pointer(Constant(packed), packed.shape, "int8")
         self.start = writer.pointer(Constant(start), start.shape, "int32")
+        self.declare(kernel, writer)
         self.after = Epilogue(kernel, BYTE_BLOCK, lower, writer, axis=-1, cpu=cpu)
         self.y = writer.pointer(Output(result, epilogue.replaceable(kernel, -1)), (self.size.m, self.size.n),
                                 quantized.dtype(result))
 
+    def factors(self, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
+        """The weights [k, n] int8, and int32 numbers from which `begin` makes what sums start from."""
+        exact = quantized.product(kernel)
+        assert exact is not None  # `refuse` has checked
+        weights = columns_last(kernel.anchor, exact.w)
+        return weights, start_values(weights, exact)
+
+    def declare(self, kernel: Kernel, writer: Writer) -> None:
+        """Further pointers."""
+
+    def prologue(self) -> None:
+        """What comes before the first loop."""
+        self.after.prologue()
+
+    def begin(self, values: Expr) -> Expr:
+        """What the sums of some columns start from, for their numbers of `factors`."""
+        return values
+
     def body(self) -> None:
         """Loops over tiles of columns, tiles of rows; a short last block of a row has a tile of its own."""
-        self.after.prologue()
+        self.prologue()
         pieces, rest = split_even(self.blocks, self.tile.blocks), self.size.n % BYTE_BLOCK
         tiles = runs(pieces, lambda first, count: not rest or first + count < self.blocks)
         parts = min(-(-PARTS // len(pieces)), -(-self.size.m // self.tile.columns))
@@ -158,7 +180,7 @@ class _Writer:
         groups = dot.count(rows)
         sums = local(groups * vectors * dot.width, "int32")
         with unrolled(groups) as group, unrolled(vectors) as v:
-            value = dot.start(load(self.start, lanes(first * BYTE_BLOCK + v * dot.lanes, dot.lanes)))
+            value = dot.start(self.begin(load(self.start, lanes(first * BYTE_BLOCK + v * dot.lanes, dot.lanes))))
             store(sums, value, lanes((group * vectors + v) * dot.width, dot.width))
         self._reduce(sums, row, rows, first, blocks)
         sums = dot.by_positions(sums, rows, vectors)

@@ -158,8 +158,17 @@ def nearest(steps: Expr, quant: Quant, inside: bool = False) -> Expr:
     if not inside:
         steps = tirx.max(steps, tirx.const(low - zero, "float32"))
         steps = tirx.min(steps, tirx.const(high - zero, "float32"))
-    number = tirx.reinterpret("int32", steps + tirx.const(_ONES, "float32")).astype(kind)  # the low byte
+    number = low_byte(steps, kind=kind)
     return number + tirx.const(zero, kind) if zero else number  # modulo 256: the sum is in range
+
+
+def low_byte(steps: Expr, count: int = 1, kind: str = "uint8") -> Expr:
+    """`count` floats of less than 2 ** 22, rounded half to even, modulo 256."""
+    def of(dtype: str) -> str:
+        return f"{dtype}x{count}" if count > 1 else dtype
+
+    ones = tirx.const(_ONES, "float32")
+    return tirx.reinterpret(of("int32"), steps + (broadcast(ones, count) if count > 1 else ones)).astype(of(kind))
 
 
 def steps_above(quant: Quant) -> int:

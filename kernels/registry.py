@@ -18,10 +18,12 @@ from edgec.kernels import (
     conv2d_int8_winograd,
     conv2d_transposed,
     conv2d_winograd,
+    dynamic_quantize,
     global_pool,
     layer_norm,
     lookup,
     matmul,
+    matmul_dynamic,
     matmul_int8,
     matmul_sparse,
     matmul_weights,
@@ -47,9 +49,9 @@ from edgec.target import Target
 # One with a schedule space has choices(kernel, target) -> list of frozen dataclasses; build takes one as `schedule`.
 MODULES: list[ModuleType] = [
     relayout, conv2d_int8_depthwise, conv2d_int8_planar, conv2d_int8_winograd, conv2d_int8, conv2d_int8_transposed,
-    matmul_int8, conv2d_depthwise, conv2d_winograd, conv2d_direct, conv2d_transposed, pool2d, global_pool,
-    matmul_sparse, matmul_weights, matmul, concat, lookup, pointwise, pointwise_rows, recurrent, softmax, layer_norm,
-    split, resize_nearest, resize_linear,
+    matmul_int8, matmul_dynamic, dynamic_quantize, conv2d_depthwise, conv2d_winograd, conv2d_direct,
+    conv2d_transposed, pool2d, global_pool, matmul_sparse, matmul_weights, matmul, concat, lookup, pointwise,
+    pointwise_rows, recurrent, softmax, layer_norm, split, resize_nearest, resize_linear,
 ]
 
 
