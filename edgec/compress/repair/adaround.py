@@ -99,12 +99,16 @@ def learn_rounding(prepared: Prepared, samples: Sequence[Feeds], *, centered: bo
             layer = _Layer(node, quant, data, centered and bias_place(node) is not None)
             learned = layer.learn(steps, index, [i for i in range(len(samples)) if i not in held])
             (before, nearest_share), (after, share) = (layer.shares(w, held) for w in (layer.nearest, learned))
-            gain = before - after
-            taken = bool(gain.mean() > gain.std() / math.sqrt(max(len(held) - 1, 1)))
+            taken = _is_sure(before - after)
             if taken:
                 numbers[name] = replace(numbers.get(name, Numbers()), weight=learned)
             rows.append(RoundedWeight(name, (nearest_share, share), float((learned != layer.nearest).mean()), taken))
     return RoundedWeights(numbers, tuple(rows))
+
+
+def _is_sure(gain: np.ndarray) -> bool:
+    """True if the mean of gains of samples is larger than its standard error."""
+    return bool(gain.mean() > gain.std() / math.sqrt(max(gain.size - 1, 1)))
 
 
 class _Layer:

@@ -102,6 +102,18 @@ def test_annotate_shares_a_weight_that_two_products_share():
     assert stored[0] is stored[1]
 
 
+def test_annotate_rounds_a_shared_weight_twice_where_biases_want_other_grids():
+    b = Builder()
+    x = b("Relu", b.conv(b.input("x", 1, 4, 5, 5), 4))
+    weight = b.constant(b.weight(4, 4, 1, 1).const * np.float32(1e-6))
+    large = b.constant(np.full(4, 1e6, np.float32))
+    graph = b.output(b("Add", b("Conv", x, weight), b("Neg", b("Conv", x, weight, large))))
+    first, second = [n.operand(1) for n in quantized(graph, drawn(graph, 2)).nodes if n.op == "Conv"][1:]
+    assert (second.quant.scale > first.quant.scale).all()
+    for stored in (first, second):
+        np.testing.assert_array_equal(stored.const, quantize_dequantize(weight.const, stored.quant))
+
+
 def test_annotate_makes_one_edge_for_several_integer_readers_of_a_float_value():
     b = Builder()
     x = b.input("x", 1, 4, 5, 5)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgec.compress.quantize.mixed import within_budget
 from edgec.compress.quantize.proof import Sensitivity, kernel_errors, sensitivities
 from edgec.errors import UserError
+from edgec.ops import table
 from tests.compress.quantize.prepared import chain, drawn, prepare
 from tests.compress.quantize.test_subset import integer_products
 
@@ -75,6 +76,15 @@ def test_a_wrong_ranking_is_mended():
     ranking = [Sensitivity(p, n) for p, n in zip(PRODUCTS, [9, 8, 7, 1, 1], strict=True)]
     found = search([0.1, 0.1, 3, 0.1, 0.1], 0.5, ranking=ranking)
     assert found.floats == (PRODUCTS[2],)
+
+
+def test_of_kernels_that_could_come_back_the_largest_does():
+    """The first two cost the same, the budget has room for one of them, and the second has more multiply-adds."""
+    work = {n.name: table.macs(n) for n in PREPARED.graph.nodes if n.name in PRODUCTS}
+    assert work[PRODUCTS[0]] < work[PRODUCTS[1]]
+    ranking = [Sensitivity(p, n) for p, n in zip(PRODUCTS, [9, 8, 7, 1, 1], strict=True)]
+    found = search([0.3, 0.3, 3, 0, 0], 0.4, ranking=ranking)
+    assert set(found.floats) == {PRODUCTS[0], PRODUCTS[2]}
 
 
 def test_zero_budget_may_leave_everything_float():

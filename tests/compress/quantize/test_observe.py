@@ -163,6 +163,23 @@ def test_observe_refuses_samples_that_do_not_fit(sample, text):
         seen(chain(), [sample])
 
 
+def test_observe_keeps_a_repeated_sample_once():
+    graph = chain()
+    one, other, *_ = drawn(graph, 2)
+    found = seen(graph, [one, one, other, one], keep=2)
+    assert found.samples == 4
+    assert {f["x"].tobytes() for f in found.kept} == {one["x"].tobytes(), other["x"].tobytes()}
+
+
+def test_observe_takes_all_rows_of_an_input_without_a_batch_as_one_sample():
+    b = Builder()
+    graph = b.output(b("MatMul", b.input("x", 7, 4), b.weight(4, 5)))
+    samples = drawn(graph, 3)
+    found = seen(graph, samples).histograms["x"].range
+    assert found.samples == 3
+    assert found.mean_limit == pytest.approx(np.mean([np.abs(s["x"]).max() for s in samples]))
+
+
 def test_observe_takes_zeros_and_one_sample():
     graph = chain()
     found = seen(graph, [{"x": np.zeros((1, 3, 11, 9), np.float32)}])

@@ -64,3 +64,27 @@ def test_fitted_groups_never_have_more_error_than_plain_ones(seed, axis, size):
         errors.append(np.add.reduceat(error, np.arange(0, weight.shape[axis], size), axis=axis))
     assert (errors[1] <= errors[0] + 1e-12).all()
     assert errors[1].sum() < 0.97 * errors[0].sum()
+
+
+def test_channel_without_weights_has_a_bias_as_fine_as_a_float():
+    bias, data = np.array([3.3333, -1e-7, 12345.678], np.float32), 0.02
+    quant = channel_grid(np.zeros((3, 4), np.float32), 0, bias=bias, data_scale=data)
+    scale = quant.scale.astype(np.float64) * data
+    np.testing.assert_allclose(bias_integers(bias, scale) * scale, bias, rtol=2.0**-22)
+
+
+def test_fitted_groups_have_the_least_error_of_all_grids_that_are_tried():
+    """An own search over the shares and zero points of the docstring, group by group, in float64."""
+    weight = (np.random.default_rng(9).standard_t(3, (6, 16)) + 0.7).astype(np.float32)
+    found = fitted_group_grid(weight, 1, DType.INT4, 8)
+    error = np.square(quantize_dequantize(weight, found).astype(np.float64) - weight).reshape(6, 2, 8).sum(2)
+    for row, group in np.ndindex(6, 2):
+        w = weight[row, 8 * group:8 * group + 8].astype(np.float64)
+        low, high = min(w.min(), 0), max(w.max(), 0)
+        tried = [(np.abs(w).max() / 7, 0)]
+        for share in 1 - 0.025 * np.arange(17):
+            scale = share * (high - low) / 15
+            zero = np.rint(-8 - low * share / scale)
+            tried += [(scale, z) for z in (zero - 1, zero, zero + 1) if -8 <= z <= 7]
+        least = min(np.square((np.clip(np.rint(w / s) + z, -8, 7) - z) * s - w).sum() for s, z in tried)
+        assert error[row, group] == pytest.approx(least, rel=1e-3)

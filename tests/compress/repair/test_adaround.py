@@ -5,7 +5,7 @@ import pytest
 
 from edgec.compress.quantize.annotate import WeightGrids
 from edgec.compress.quantize.outputs import compare_outputs
-from edgec.compress.repair.adaround import learn_rounding
+from edgec.compress.repair.adaround import _is_sure, learn_rounding
 from edgec.ir.quantize import quantize_dequantize
 from edgec.ir.types import DType
 from edgec.ir.verify import verify
@@ -118,6 +118,13 @@ def test_the_mean_of_a_channel_is_left_to_the_bias_where_that_is_corrected():
     (left,), (centered,) = (learn_rounding(plain, samples, centered=c, steps=100).rows for c in (False, True))
     assert left.error[1] < 0.6 * left.error[0]
     assert centered.error[0] < 1e-4 * left.error[0]
+
+
+@pytest.mark.parametrize(("gain", "sure"), [
+    ([1.0, 1.2, 0.8, 1.1], True), ([5.0, -4.0, 2.0, -1.0], False), ([1.0, -0.9, 0.5, 0.2], False),
+    ([-1.0, -1.1, -0.9], False), ([0.0, 0.0], False), ([0.3], True)])
+def test_rounding_is_taken_where_the_gain_is_larger_than_its_error(gain, sure):
+    assert _is_sure(np.array(gain)) is sure
 
 
 def test_rounding_does_not_depend_on_the_size_of_the_numbers():

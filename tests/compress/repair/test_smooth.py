@@ -71,6 +71,16 @@ def test_the_function_stays():
             np.testing.assert_allclose(interpret(found.graph, feeds)[name], array, atol=2e-5 * np.abs(array).max())
 
 
+def test_channels_are_scaled_against_each_other_and_not_all_together():
+    graph = optimize(transformer(60.0))[0]
+    smoothed = smooth(graph, drawn(graph, 4)).graph
+    before, after = ([n.operand(1).const for n in g.nodes if n.op == "LayerNormalization"] for g in (graph, smoothed))
+    for old, new in zip(before, after, strict=True):
+        factors = np.log(np.abs(old.astype(np.float64) / new))
+        assert np.ptp(factors) > 1
+        assert factors.mean() == pytest.approx(0, abs=1e-5)
+
+
 def test_a_graph_without_outliers_stays_as_it_is():
     graph = optimize(transformer())[0]
     assert smooth(graph, drawn(graph, 3)).graph is graph
