@@ -63,6 +63,17 @@ def is_bundle(folder: Path) -> bool:
         return False
 
 
+def foreign_files(folder: Path) -> list[str]:
+    """The files of a bundle that its manifest does not list, by path: they would be lost if it were replaced.
+
+    What lies in engine/ does not count: engines that a board built, and the example's own build, can be made again.
+    """
+    listed = _read_json(folder / MANIFEST).get("files")
+    own = {MANIFEST, *(listed if isinstance(listed, dict) else {})}
+    found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
+    return sorted(name for name in found if name not in own and not name.startswith(f"{ENGINE}/"))
+
+
 def read_bundle(folder: Path | str) -> Bundle:
     """Read a bundle's manifest and check the engine's files against it.
 

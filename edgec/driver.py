@@ -14,12 +14,12 @@ import numpy as np
 
 from edgec import bundle as bundles
 from edgec.backends import find_backend, own_backend
-from edgec.backends.base import Artifact, CompileOptions, Port
+from edgec.backends.base import TAKEN_NAMES, Artifact, CompileOptions, Port
 from edgec.check import fault, measure_accuracy, replay
 from edgec.compress.request import Quantization
 from edgec.data.preprocess import settle
 from edgec.errors import UserError
-from edgec.files import sha256
+from edgec.files import sha256, write_whole
 from edgec.frontends.spec import InputSpecs, normalize
 from edgec.golden import Golden, chosen_inputs, golden_on_grids, make_golden, read_inputs
 from edgec.options import BuildOptions, check_options, choose_precision, choose_threads, value_facts, wants_integers
@@ -135,7 +135,7 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
             "quantization": {**lowered.report, "accuracy": accuracy} if lowered is not None else None,
         }
         bundles.write_json(folder / bundles.REPORT, report)
-        (folder / bundles.PAGE).write_text(render(report), encoding="utf-8")
+        write_whole(folder / bundles.PAGE, render(report))
         bundles.write_manifest(
             folder, name=title, target=chosen, inputs=ports[0], outputs=ports[1], stages=artifacts,
             toolchain=_toolchain(), options=asdict(options),
@@ -195,12 +195,23 @@ def _within(progress: Progress, stage: str) -> Progress:
 
 
 def _check_place(place: Path) -> Path:
-    """Where the bundle goes, links resolved. Raises UserError if something else than a bundle stands there."""
+    """Where the bundle goes, links resolved. Raises UserError if something else than a bundle stands there, if the
+    bundle there has files of somebody else's, and for names that compilers cannot take.
+    """
     place = place.resolve()
+    if re.search(r"[\x00-\x1f\x7f]", str(place)):
+        raise UserError(f"the name {str(place)!r} has characters that cannot be seen, such as a line break",
+                        hint="choose another place with -o")
     if place.is_dir():
-        if any(place.iterdir()) and not bundles.is_bundle(place):
+        if not any(place.iterdir()):
+            return place
+        if not bundles.is_bundle(place):
             raise UserError("this folder is not an edgec bundle, so it is not replaced", where=str(place),
                             hint="choose another place with -o")
+        if others := bundles.foreign_files(place):
+            raise UserError("the bundle in this place would be replaced, and it holds files that edgec did not write",
+                            where=f"{place}: {', '.join(others[:5])}" + " ..." * (len(others) > 5),
+                            hint="move them elsewhere, or choose another place with -o")
     elif place.exists():
         raise UserError("there is a file in the place of the bundle", where=str(place),
                         hint="choose another place with -o")
@@ -217,9 +228,9 @@ def _title(source: Any) -> str:
 
 
 def _identifier(title: str) -> str:
-    """A C identifier for the engine's symbols and files."""
+    """A C identifier for the engine's symbols and files, whatever the title is."""
     name = re.sub(r"[^0-9A-Za-z_]", "_", title)[:_NAME_LIMIT]
-    return name if name and not name[0].isdigit() else f"model_{name}"
+    return name if name[:1].isalpha() and name.lower() not in TAKEN_NAMES else f"model_{name.lstrip('_')}"
 
 
 def _ports(values: Sequence[Any]) -> tuple[Port, ...]:

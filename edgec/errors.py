@@ -6,8 +6,20 @@ Exit codes: `UserError` 2, `Unsupported` 3, `InternalError` 70 (sysexits.h, EX_S
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+_FULL = ("the disk is full", "", "free some space and try again")
+_CLOSED = ("this may not be read or written", "a file or folder that this user may use",
+           "change its permissions, or choose another place")
+_OF_MACHINE = {  # errors of the system that say what is wrong with a place: what, expected, hint
+    errno.ENOSPC: _FULL, errno.EDQUOT: _FULL,
+    errno.EACCES: _CLOSED, errno.EPERM: _CLOSED, errno.EROFS: _CLOSED,
+    errno.ENAMETOOLONG: ("the name is too long for this file system", "", "choose a shorter one"),
+    errno.ENOTDIR: ("a file stands where a folder is needed", "a folder", "choose another place"),
+    errno.EISDIR: ("a folder stands where a file is needed", "a file", "choose another place"),
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,20 @@ def _words(error: BaseException) -> str:
     """What an exception says, without the number and the path that an OSError adds."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text.strip() or type(error).__name__
+
+
+def of_machine(error: BaseException, where: str = "") -> UserError | None:
+    """What an error of the system says of the user's disk, names and permissions; None for any other error.
+
+    where: the place to name instead of the file that the system tried.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number not in _OF_MACHINE:
+        return None
+    what, expected, hint = _OF_MACHINE[number]
+    name = getattr(error, "filename", None) or ""
+    return UserError(what, where=where or str(name), reason="" if number in (errno.ENOSPC, errno.EDQUOT) else error,
+                     expected=expected, hint=hint)
 
 
 class UserError(EdgecError):

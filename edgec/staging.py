@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import glob
+import hashlib
 import os
 import shutil
 import signal
@@ -19,10 +20,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgec.errors import UserError
+from edgec.errors import UserError, of_machine
 
 _YOUNG = 10.0  # seconds; a folder so young may not have taken its lock yet, so nobody removes it as a leftover
 _NO_SPACE = 64 << 10  # bytes; less than any build needs
+_LONGEST = 120  # bytes of a name that are repeated in that of a temporary folder; file systems allow 255 in all
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Source: Linux, include/uapi/linux/fcntl.h and fs.h
 
 
@@ -35,6 +37,7 @@ def staged(place: Path) -> Iterator[Path]:
     Raises UserError if the folder cannot be written (no space, no permission).
     """
     made = _make_parents(place.parent)
+    full = False
     try:
         _recover(place)
         with tempfile.TemporaryDirectory(prefix=_prefix(place), dir=place.parent, ignore_cleanup_errors=True) as outer:
@@ -46,32 +49,51 @@ def staged(place: Path) -> Iterator[Path]:
                 yield folder
                 _sync(folder)
                 _publish(folder, place)
+            except Exception:  # now, since what goes next makes room again
+                full = _is_full(place.parent)
+                raise
             finally:
                 os.close(lock)
     except BaseException as error:
         for parent in reversed(made):
             with contextlib.suppress(OSError):  # someone else has put something there meanwhile: then it stays
                 parent.rmdir()
-        if isinstance(error, Exception) and _is_full(error, place.parent):
-            raise UserError("the disk is full", where=str(place.parent),
-                            hint="free some space; nothing has changed") from error
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError("cannot write there", where=str(error.filename or place.parent),
-                            expected="a folder that may be written", hint="choose another place with -o") from error
+        known = of_machine(error, str(place.parent))
+        if known is None and full:
+            known = of_machine(OSError(errno.ENOSPC, ""), str(place.parent))
+        if known is not None:
+            raise known from error
         raise
 
 
-def _is_full(error: Exception, folder: Path) -> bool:
-    """True if there is no space: told by the error, or seen, since compilers and linkers say it in their own words."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
+def make_place(path: Path, what: str) -> None:
+    """Make sure, before work that takes long, that a file can be written at `path`: its folder is made if need be.
+
+    what: of the message, such as `the checkpoint`. Raises UserError if there can be no file.
+    """
+    wrong = f"there is no place for {what}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(wrong, where=str(path.parent), reason=error) from error
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(wrong, where=str(path.parent), expected="a folder that may be written")
+    if path.is_dir():
+        raise UserError(wrong, where=str(path), reason="a folder stands there", hint="choose another name")
+
+
+def _is_full(folder: Path) -> bool:
+    """True if there is no space: compilers and linkers say it in their own words."""
     with contextlib.suppress(OSError):
         return shutil.disk_usage(folder).free < _NO_SPACE
     return False
 
 
 def _prefix(place: Path) -> str:
-    return f".{place.name}.edgec-"
+    name = os.fsencode(place.name)
+    if len(name) <= _LONGEST:
+        return f".{place.name}.edgec-"
+    return f".{hashlib.sha256(name).hexdigest()[:32]}.edgec-"
 
 
 def _make_parents(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgec.bundle import read_bundle
-from edgec.driver import build
+from edgec.driver import _identifier, build
 from edgec.errors import InternalError, Unsupported, UserError
 from edgec.runtime import open_bundle
 from edgec.target import configure, load_target
@@ -126,6 +126,35 @@ def test_build_refuses_when_something_else_stands_there(model, tmp_path):
     assert (tmp_path / "precious/thesis.txt").read_text() == "years"
     with pytest.raises(UserError, match="there is a file"):
         build(model, "onnxruntime", model)
+
+
+def test_build_replaces_no_bundle_that_holds_files_of_somebody_else(model, tmp_path):
+    folder = build(model, "onnxruntime", tmp_path / "out")
+    (folder / "engine" / "example").mkdir(exist_ok=True)
+    (folder / "engine" / "example" / "a.out").touch()  # made of what is in the bundle
+    build(model, "onnxruntime", folder)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "thesis.txt").write_text("years")
+    with pytest.raises(UserError, match="edgec did not write") as caught:
+        build(model, "onnxruntime", folder)
+    assert caught.value.where.endswith("notes/thesis.txt")
+    assert (folder / "notes/thesis.txt").read_text() == "years"
+
+
+def test_build_refuses_a_place_with_a_line_break_in_its_name(model, tmp_path):
+    with pytest.raises(UserError, match="cannot be seen"):
+        build(model, "onnxruntime", tmp_path / "two\nlines")
+
+
+@pytest.mark.parametrize(("title", "name"), [
+    ("net v1.2", "net_v1_2"), ("[bold]x", "model_bold_x"), ("3d", "model_3d"), ("math", "model_math"),
+    ("String", "model_String"), ("modèle", "mod_le"), ("日本", "model_"), ("", "model_"), ("_x", "model_x"),
+    ("n" * 99, "n" * 48)])
+def test_every_title_makes_a_name_for_c(title, name):
+    from edgec.backends.tvm.entry import check_name
+
+    assert _identifier(title) == name
+    check_name(name)
 
 
 def test_build_fills_a_folder_when_it_is_empty(model, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from edgec.errors import EdgecError, InternalError, Refusal, Unsupported, UserError
+from edgec.errors import EdgecError, InternalError, Refusal, Unsupported, UserError, of_machine
 
 
 def failure(path):
@@ -30,3 +32,19 @@ def test_reason_is_what_an_exception_says_without_number_and_path(kind, tmp_path
 def test_unsupported_lists_every_refusal_behind_the_rest():
     error = Unsupported("w", [Refusal("a", "r.1", "no", "f.py:3"), Refusal("b", "r.2", "never", "b")], hint="h")
     assert error.message().splitlines() == ["w", "  do: h", "  - a (f.py:3): no [r.1]", "  - b: never [r.2]"]
+
+
+@pytest.mark.parametrize(("number", "what"), [
+    (errno.ENOSPC, "disk is full"), (errno.EROFS, "read or written"), (errno.ENAMETOOLONG, "name is too long"),
+    (errno.ENOTDIR, "stands where a folder")])
+def test_of_machine_tells_what_is_wrong_with_a_place(number, what):
+    error = of_machine(OSError(number, "words", "net.edgec"))
+    assert what in error.what
+    assert error.where == "net.edgec"
+    assert error.exit_code == 2
+    assert of_machine(OSError(number, "words", "/tmp/x"), "out").where == "out"
+
+
+def test_of_machine_leaves_other_errors_alone(tmp_path):
+    assert of_machine(failure(tmp_path / "absent")) is None
+    assert of_machine(ValueError("28")) is None

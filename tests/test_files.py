@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import json
 import os
 
 import pytest
@@ -52,3 +54,25 @@ def test_sha256_is_that_of_all_bytes(tmp_path):
     path = tmp_path / "large"
     path.write_bytes(b"a" * (1 << 20) + b"b")
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_whole_file_takes_names_as_long_as_a_file_system_allows(tmp_path):
+    path = tmp_path / ("n" * 255)
+    write_whole(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_whole_file_names_the_file_when_the_disk_is_full(tmp_path):
+    def write():
+        with whole_file(tmp_path / "table.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "table.json")
+
+
+def test_write_whole_keeps_the_name_of_a_file_that_is_no_text(tmp_path):
+    name = os.fsdecode(b"a\xff.onnx")
+    write_whole(tmp_path / "record.json", json.dumps({"file": name}, ensure_ascii=False))
+    assert json.loads((tmp_path / "record.json").read_text())["file"] == name

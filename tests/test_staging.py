@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +61,39 @@ def test_staged_says_that_the_disk_is_full_when_it_is(place):
     with pytest.raises(UserError, match="disk is full"), staged(place):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert content(place) == "old"
+
+
+def test_staged_sees_a_full_disk_before_it_makes_room(tmp_path, monkeypatch):
+    """A linker says so in its own words, and what it had written is removed before anybody can look."""
+    place = tmp_path / "bundle"
+
+    def disk_usage(folder):
+        return SimpleNamespace(free=0 if any(folder.iterdir()) else 1 << 30)
+
+    monkeypatch.setattr(staging.shutil, "disk_usage", disk_usage)
+    with pytest.raises(UserError, match="disk is full"), staged(place):
+        raise ValueError("the linker has died")
+
+
+def test_staged_works_with_names_as_long_as_a_file_system_allows(tmp_path):
+    place = tmp_path / ("n" * 255)
+    put(place, "old")
+    put(place, "new")
+    assert content(place) == "new"
+    assert list(tmp_path.iterdir()) == [place]
+    with pytest.raises(UserError, match="name is too long"):
+        put(tmp_path / ("n" * 256), "x")
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_staged_names_the_folder_and_not_its_own_when_it_may_not_write(tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".bundle.edgec-x"))
+
+    monkeypatch.setattr(staging.tempfile, "TemporaryDirectory", refuse)
+    with pytest.raises(UserError, match="may not be read or written") as caught:
+        put(tmp_path / "bundle", "x")
+    assert caught.value.where == str(tmp_path)
 
 
 def test_staged_puts_the_old_folder_back_when_the_second_rename_fails(tmp_path, monkeypatch):

@@ -18,6 +18,9 @@ from edgec.target import Target
 if TYPE_CHECKING:
     from edgec.compress.quantize.policy import Policy
 
+TAKEN_NAMES = frozenset(("edgec", "c", "m", "stddef", "stdint", "string", "math"))
+"""What no engine may be called: there are headers or libraries of these names."""
+
 
 @dataclass(frozen=True)
 class Availability:

@@ -17,17 +17,18 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgec.errors import EdgecError, InternalError
+from edgec.cli import INTERRUPTED
+from edgec.errors import EdgecError, InternalError, of_machine
 
-INTERRUPTED = 130  # what shells report for a command that SIGINT ended
-_TERMINATED = 143  # the same for SIGTERM
+_TERMINATED = 143  # what shells report for a command that SIGTERM ended
 
 _Traceback = Annotated[bool, typer.Option("--traceback", help="Show where in edgec an error comes from.")]
 
 
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
+def guarded(command: Callable[..., None], stopped: str = "no file is half written") -> Callable[..., None]:
     """The command with an option `--traceback`, and with every error turned into a message and an exit code:
-    that of the EdgecError; 70 and a reproducer for anything unforeseen; 130 after SIGINT, 143 after SIGTERM.
+    that of the EdgecError; 2 for a full disk and what else `of_machine` knows; 70 and a reproducer for anything
+    unforeseen; 130 after SIGINT, 143 after SIGTERM. stopped: what such a signal leaves.
 
     A parameter whose type is a dataclass stands for the options of its fields: what several commands share.
     """
@@ -46,7 +47,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except EdgecError as error:
             _fail(error, traceback)
         except KeyboardInterrupt as error:
-            print("stopped; no file is half written", file=sys.stderr)
+            print(f"stopped; {stopped}", file=sys.stderr)
             raise typer.Exit(_TERMINATED if error.args else INTERRUPTED) from None
         except BrokenPipeError:  # the reader of our output is gone, as in `edgec targets | head -1`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,6 +57,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except MemoryError as error:
             _fail(InternalError("there is not enough memory", hint="use a machine with more"), traceback, error)
         except Exception as error:
+            if (known := of_machine(error)) is not None:
+                _fail(known, traceback, error)
             what = f"edgec failed unexpectedly: {type(error).__name__}: {_first_line(error)}"
             _fail(InternalError(what), traceback, error)
         finally:
@@ -100,7 +103,7 @@ def _write_reproducer(error: BaseException) -> str:
     lines += ["", *(line.rstrip("\n") for line in tracebacks.format_exception(error))]
     try:
         handle, path = tempfile.mkstemp(prefix="edgec-failure-", suffix=".txt", text=True)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write("\n".join(lines) + "\n")
     except OSError:
         return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from edgec.errors import UserError
 from edgec.progress import Progress
 from edgec.report.units import count, seconds, size
+from edgec.staging import make_place
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,7 @@ class RecordOptions:
         """
         if output.suffix != ".edgec":
             raise UserError("a checkpoint has another name", where=str(output), expected=f"{output.stem}.edgec")
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError("there is no place for the checkpoint", where=str(output.parent),
-                            reason=error) from error
-        if not os.access(output.parent, os.W_OK):
-            raise UserError("there is no place for the checkpoint", where=str(output.parent),
-                            expected="a folder that may be written")
+        make_place(output, "the checkpoint")
 
     def judge(self, graph: Any, preprocess: str = "", labels: str = "") -> Callable[[Any], Mapping[str, Any]] | None:
         """A function that measures a graph like `graph`: metric, unit, value, samples. None without samples."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +20,7 @@ from edgec.errors import UserError
 NAME = "recover"
 
 
-@guarded
+@partial(guarded, stopped="the same command goes on after the last whole epoch")
 def command(
     how: ModelOptions,
     recording: RecordOptions,
@@ -86,8 +88,12 @@ def command(
         work = output.with_name(f"{output.name}.training")
         work.mkdir(parents=True, exist_ok=True)
         validate = None if score is None else lambda trained: score(trained)["value"]
-        stage = stages.recover(model.graph, found, recipe, teacher=master, validate=validate, folder=work,
-                               threads=threads or len(os.sched_getaffinity(0)), progress=steps)
+        try:
+            stage = stages.recover(model.graph, found, recipe, teacher=master, validate=validate, folder=work,
+                                   threads=threads or len(os.sched_getaffinity(0)), progress=steps)
+        finally:
+            with suppress(OSError):  # an epoch is in it
+                work.rmdir()
         links = recording.write(source, model, stage, output, target=target, preprocess=preprocess, labels=labels,
                                 progress=steps)
     if as_json:
@@ -109,4 +115,4 @@ def _print(facts: dict[str, Any], output: Path, links: list[Any]) -> None:
         [e["epoch"], f"{e['loss']:.4f}", *(["-" if e["metric"] is None else f"{e['metric']:.2f}"] if measured else [])]
         for e in facts["history"]])
     print_links(links, output)
-    print(f"next         edgec build {output} --target ...")
+    print(f"next          edgec build {output} --target ...")

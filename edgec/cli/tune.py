@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ _SEARCHED = ("float32", "float16", "int8")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-@guarded
+@partial(guarded, stopped="what was measured is kept, and the same command goes on from here")
 def command(
     how: ModelOptions,
     source: Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A model file, or a bundle made of one that "
@@ -44,12 +45,13 @@ def command(
 
     A search that was stopped goes on where it was. A schedule is kept only if it wins by more than the noise.
     """
-    from edgec.backends.tvm.backend import tables_folder
+    from edgec.backends.tvm.backend import own_table
     from edgec.kernels import tables
     from edgec.options import choose_precision
     from edgec.runtime.layers import open_machine
     from edgec.runtime.tune import plan_model, tune
     from edgec.runtime.tune import predict as predict_table
+    from edgec.staging import make_place
     from edgec.target import load_target
 
     limit = parse_duration(budget)
@@ -63,7 +65,8 @@ def command(
     if precision not in _SEARCHED:
         raise UserError(f"there are no schedules to search for {precision!r}", expected=", ".join(_SEARCHED))
     core = tables.core_name(chosen.cpu)
-    path = output or tables_folder() / f"{core}.json"
+    path = output or own_table(core)
+    make_place(path, "the table")
     table = tables.read(path) if path.is_file() else tables.Table(core)
     if table.core != core:
         raise UserError(f"this table is for {table.core}", where=str(path), expected=core)
@@ -84,7 +87,8 @@ def command(
         return
     if not predict:
         print(f"{many(found.tried, 'schedule')} measured in {many(found.rounds, 'round')}, "
-              f"{many(found.kept, 'kernel')} faster: {seconds(found.before)} before, {seconds(found.after)} now")
+              f"{many(found.kept, 'kernel')} faster: {seconds(found.before)}"
+              + f" before, {seconds(found.after)} now" * bool(found.kept))
         if not found.complete:
             print("there is more to try: the same command goes on from here")
     print(f"table: {path}")
@@ -99,11 +103,13 @@ def parse_duration(text: str) -> float:
 
 
 def _model(source: Path) -> tuple[Path, str]:
-    """The model file, and the target of a bundle. Raises UserError for a bundle whose model is not beside it."""
-    from edgec.bundle import is_bundle, read_bundle
+    """The model file, and the target of a bundle. Raises UserError for a folder that is no bundle, or
+    whose model is not beside it.
+    """
+    from edgec.bundle import read_bundle
     from edgec.files import sha256
 
-    if not source.is_dir() or not is_bundle(source):
+    if not source.is_dir():
         return source, ""
     bundle = read_bundle(source)
     facts = bundle.manifest["model"]

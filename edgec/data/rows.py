@@ -113,6 +113,5 @@ def _row(file: IO[bytes], head: ArrayType) -> np.ndarray:
 
 
 def _unreadable(path: Path, error: BaseException) -> UserError:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return UserError(f"cannot read the arrays: {text}", where=str(path),
+    return UserError("cannot read the arrays", where=str(path), reason=error,
                      expected="a .npz or .npy file without pickled objects")

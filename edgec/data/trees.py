@@ -120,7 +120,7 @@ def archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _walk(path: Path) -> Iterator[str]:
     count = 0
-    for folder, inner, files in os.walk(path):
+    for folder, inner, files in os.walk(path, onerror=_unreadable):
         inner[:] = sorted(d for d in inner if not d.startswith("."))
         relative = Path(folder).relative_to(path)
         for file in files:
@@ -129,6 +129,10 @@ def _walk(path: Path) -> Iterator[str]:
                 if count > _FILES:
                     raise UserError(f"the folder has more than {_FILES} files", where=str(path))
                 yield (relative / file).as_posix()
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError("cannot read the folder", where=str(error.filename), reason=error) from error
 
 
 def _hidden(name: str) -> bool:

@@ -41,5 +41,5 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as loaded:
             return {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read the arrays: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-                        where=str(path), expected="a .npz or .npy file without pickled objects") from error
+        raise UserError("cannot read the arrays", where=str(path), reason=error,
+                        expected="a .npz or .npy file without pickled objects") from error

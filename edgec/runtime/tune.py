@@ -120,7 +120,7 @@ def tune(plan: Plan, target: Target, feeds: Mapping[str, np.ndarray], machine: M
             save(_dated(table, machine))
         complete = not search.next_trial(table).entries
         before, after = search.whole(first, base)
-    if changed and after >= before:
+    if after >= before or not changed:
         table.entries = start.entries
         changed = set()
         after = before

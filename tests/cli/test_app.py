@@ -37,3 +37,16 @@ def test_output_may_be_cut_off():
     assert process.stderr.read() == ""
     assert process.wait(20) == 0
     process.stderr.close()
+
+
+def test_an_interrupt_while_the_commands_are_loaded_is_no_failure():
+    script = ("import builtins, sys\n"
+              "real = builtins.__import__\n"
+              "def loading(name, *rest):\n"
+              "    if name == 'edgec.cli.app':\n"
+              "        raise KeyboardInterrupt\n"
+              "    return real(name, *rest)\n"
+              "builtins.__import__ = loading\n"
+              "from edgec.cli import main; main()")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")

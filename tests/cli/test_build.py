@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -115,6 +116,39 @@ def test_build_leaves_nothing_when_a_signal_comes(model, tmp_path, number, code)
     assert "stopped" in err
     assert "Traceback" not in err
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_a_full_disk_is_no_fault_of_edgec(edgec, model, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/state")
+
+    monkeypatch.setattr("edgec.driver.build", full)
+    done = edgec("build", model, "-t", "onnxruntime")
+    assert done.code == 2
+    assert done.err == "error: the disk is full\n  where: /tmp/state\n  do: free some space and try again\n"
+
+
+def test_build_takes_a_name_that_is_no_text(model, tmp_path):
+    strange = model.rename(os.fsdecode(os.fsencode(tmp_path) + b"/n\xff\xfe.onnx"))
+    done = subprocess.run([sys.executable, "-c", "from edgec.cli import main; main()", "build", str(strange), "-t",
+                           "onnxruntime"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (p for p in tmp_path.iterdir() if p.is_dir())
+    assert read_bundle(folder).manifest["model"]["file"] == strange.name
+
+
+def test_an_unforeseen_failure_has_a_file_to_report_when_a_name_is_no_text(edgec, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("sys.argv", ["edgec", os.fsdecode(b"n\xff.onnx")])
+
+    def broken(*_, **__):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("edgec.driver.build", broken)
+    assert edgec("build", model, "-t", "onnxruntime").code == 70
+    (reproducer,) = tmp_path.glob("edgec-failure-*.txt")
+    assert "command: edgec n\\udcff.onnx" in reproducer.read_text()
 
 
 def test_summary_tells_how_much_the_weights_grew():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -59,3 +60,29 @@ def test_tune_predicts_in_float16(edgec, model, tmp_path):
     path = tmp_path / "a76.json"
     assert edgec("tune", model, "-t", "rpi5", "--precision", "float16", "--predict", "-o", path, "-q").code == 0
     assert all("float16" in name for name in json.loads(path.read_text())["entries"])
+
+
+def test_tune_says_what_is_wrong_with_a_bundle(edgec, bundle, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    (broken / "manifest.json").write_text("{")
+    done = edgec("tune", broken, "--predict", "-o", tmp_path / "t.json")
+    assert done.code == 2
+    assert "cannot read manifest.json" in done.err
+
+
+def test_tune_sees_before_it_searches_that_the_table_has_no_place(edgec, model, tmp_path):
+    (tmp_path / "t.json").mkdir()
+    done = edgec("tune", model, "-t", "host", "-o", tmp_path / "t.json")
+    assert done.code == 2
+    assert "no place for the table" in done.err
+    assert "load" not in done.err
+
+
+def test_tune_refuses_when_its_table_would_not_last(edgec, model, tmp_path, monkeypatch):
+    (tmp_path / "home").touch()
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    done = edgec("tune", model, "-t", "host", "--predict")
+    assert done.code == 2
+    assert "XDG_CACHE_HOME" in done.err

@@ -41,3 +41,23 @@ def test_what_is_no_archive_is_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"no archive")
     with pytest.raises(UserError, match="cannot read the archive"):
         open_tree(tmp_path / "a.zip")
+
+
+def test_a_folder_that_cannot_be_read_is_no_missing_class(tmp_path, monkeypatch):
+    """Classes are numbered: one that is left away would give all others wrong numbers."""
+    import os
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+    real = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "a":
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match="cannot read the folder") as caught:
+        open_tree(tmp_path)
+    assert caught.value.where == str(tmp_path / "a")

@@ -15,7 +15,7 @@ from edgec.backends.base import ONE_THREAD, Artifact, Availability, CompileOptio
 from edgec.backends.preprocess import picture_recipe, preprocess_files
 from edgec.backends.tvm import entry, link
 from edgec.backends.tvm.elf import data_object
-from edgec.errors import InternalError, Refusal, Unsupported
+from edgec.errors import InternalError, Refusal, Unsupported, UserError
 from edgec.ir.graph import Value
 from edgec.ir.types import DType
 from edgec.kernels.program import TensorProgram
@@ -108,6 +108,19 @@ class TvmBackend:
 def tables_folder() -> Path:
     """Where the tables lie that this user has measured."""
     return link.cache_folder() / "tuned"
+
+
+def own_table(core: str) -> Path:
+    """The table that this user measures for a kind of core, and every build reads.
+
+    Raises UserError if the user has no folder that lasts.
+    """
+    folder = link.own_folder()
+    if folder is None:
+        raise UserError("you have no folder in which a table of schedules would last",
+                        expected="a home, or $XDG_CACHE_HOME, that may be written",
+                        hint="set XDG_CACHE_HOME for this command and for the builds that are to read the table")
+    return tables_folder() / f"{core}.json"
 
 
 def compile_tuned(plan: Plan, target: Target, options: CompileOptions, tuned: Table) -> Artifact:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from edgec.backends.base import Port
+from edgec.backends.base import TAKEN_NAMES, Port
 from edgec.errors import InternalError, UserError
 from edgec.ir.types import DType
 
@@ -21,7 +21,6 @@ _DTYPES = {
 }
 DTYPES = frozenset(_DTYPES)  # what an input or output of an engine may be
 POOL_FUNCTIONS = ("edgec_pool_start", "edgec_pool_stop", "edgec_pool_bytes")  # of runtime/c/edgec_pool.h
-_TAKEN = frozenset(("edgec", "c", "m", "stddef", "stdint", "string", "math"))  # their headers or libraries exist
 
 
 class Region(Enum):
@@ -99,7 +98,7 @@ class Entry:
 
 def check_name(name: str) -> None:
     """Raises UserError unless `name` can begin the names of C symbols, macros and files."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or name.lower() in _TAKEN:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or name.lower() in TAKEN_NAMES:
         raise UserError(f"an engine cannot be called {name!r}", hint="choose another name",
                         expected="a letter, then letters, digits and _, at most 64 in all; no name of a C header")
 

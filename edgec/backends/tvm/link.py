@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -63,9 +64,16 @@ def find_toolchain(target: Target, prefix: str = "") -> Toolchain:
 
 @lru_cache(maxsize=1)
 def cache_folder() -> Path:
-    """A folder of this user's for things that can be made again: $XDG_CACHE_HOME/edgec, ~/.cache/edgec, or, where
-    neither can be written, a fresh temporary one.
-    """
+    """A folder for things that can be made again: `own_folder`, or, where there is none, a fresh temporary one."""
+    if (own := own_folder()) is not None:
+        return own
+    folder = Path(tempfile.mkdtemp(prefix="edgec-cache-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def own_folder() -> Path | None:
+    """A folder of this user's that lasts: $XDG_CACHE_HOME/edgec or ~/.cache/edgec; None if neither can be written."""
     wishes = [Path(base) for base in (os.environ.get("XDG_CACHE_HOME", ""),) if base]
     with contextlib.suppress(RuntimeError):  # a user without a home
         wishes.append(Path.home() / ".cache")
@@ -77,9 +85,7 @@ def cache_folder() -> Path:
                 return folder
         except OSError:
             continue
-    folder = Path(tempfile.mkdtemp(prefix="edgec-cache-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return None
 
 
 def run_tool(command: Sequence[str], what: str, *, cwd: Path | None = None) -> None:
@@ -96,7 +102,7 @@ def run_tool(command: Sequence[str], what: str, *, cwd: Path | None = None) -> N
         raise UserError(f"{what} could not start: {error}", where=command[0]) from error
     if done.returncode:
         last = [line.strip() for line in done.stderr.splitlines() if line.strip()][-4:]
-        if any("No space left" in line for line in last):
+        if done.returncode == -signal.SIGBUS or any("No space left" in line for line in last):  # a mapped output file
             raise UserError(f"{what} failed: the disk is full", where=str(cwd or ""), hint="free space and try again")
         if "No module named ziglang" in done.stderr:
             raise UserError("the bundled compiler is missing", expected="the Python package ziglang",

@@ -103,6 +103,11 @@ def test_run_tool_blames_the_disk_when_it_is_full():
         link.run_tool([sys.executable, "-c", "import sys; sys.exit('x.o: No space left on device')"], "joining")
 
 
+def test_run_tool_blames_the_disk_when_a_mapped_file_does_not_fit():
+    with pytest.raises(UserError, match="disk is full"):
+        link.run_tool([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGBUS)"], "joining")
+
+
 def test_run_tool_explains_when_program_cannot_start():
     with pytest.raises(UserError, match="could not start"):
         link.run_tool(["/nonexistent/tool"], "joining")
