@@ -160,10 +160,9 @@ class _Packing:
         Returns how many blocks had to be placed to see that: only those that the move reaches, in a chain of blocks
         that live at the same time, and none after the first that ends above the arena.
         """
-        moved = int(self._order[position])
         order, offsets = self._order.copy(), self.offsets.copy()
         order[target + 1:position + 1] = self._order[target:position]
-        order[target] = moved
+        order[target] = self._order[position]
         rank = self._rank.copy()
         rank[order[target:position + 1]] = np.arange(target, position + 1)
         waiting, seen, placed = [target], np.zeros(len(order), dtype=bool), 0
@@ -173,12 +172,9 @@ class _Packing:
             placed += 1
             if offset + self._size[i] > self.nbytes:
                 return placed
-            changed = offset != offsets[i]
-            offsets[i] = offset
-            if changed or i == moved:
+            if offset != offsets[i]:  # else nobody is reached, not even whom it went past: they left its place free
+                offsets[i] = offset
                 reached = self._together(i) & (rank > rank[i]) & ~seen
-                if not changed:  # only those that the moved block went past
-                    reached &= rank <= position
                 seen |= reached
                 for r in rank[reached].tolist():
                     heapq.heappush(waiting, r)
