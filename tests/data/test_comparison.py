@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgec.data.boxes import Matched
 from edgec.data.comparison import Baseline, compare, mcnemar, summarize
 from edgec.data.dataset import open_data
-from edgec.data.metrics import find_metric
+from edgec.data.metrics import Metric, find_metric
 from edgec.errors import UserError
 from edgec.ir.graph import Value
 from edgec.ir.types import DType, TensorType
@@ -83,6 +83,14 @@ def test_scores_that_are_no_mean_are_drawn_anew():
     assert found.p_value is None
     assert found.first.low < found.first.value < found.first.high
     assert found.drop.low > 0
+
+
+def test_scores_that_are_no_mean_are_drawn_for_both_models_from_the_same_samples():
+    rng = np.random.default_rng(4)
+    spread = Metric("spread", "", "label", lambda *_: None, lambda records: float(np.ptp([r[0] for r in records])))
+    records = [(float(x),) for x in rng.standard_normal(60)]
+    drop = summarize(spread, records, [(x - 0.25,) for x, in records], {}).drop  # each draw has the same spread
+    assert (drop.value, drop.low, drop.high) == pytest.approx((0, 0, 0), abs=1e-12)
 
 
 def test_summarize_refuses_unequal_lists():

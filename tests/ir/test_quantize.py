@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from edgec.ir.quantize import bounds, dequantize, quantize, quantize_dequantize
+from edgec.ir.quantize import bias_integers, bounds, dequantize, quantize, quantize_dequantize, requantize
 from edgec.ir.types import DType, Quant
 
 
@@ -26,6 +26,26 @@ def test_bounds_refuses_floats():
 def test_quantize_rounds_half_to_even_and_saturates():
     x = np.array([0.25, 0.75, 1.25, -0.25, -0.75, 1000, -1000, np.inf, -np.inf, np.nan], np.float32)
     assert quantize(x, quant()).tolist() == [0, 2, 2, 0, -2, 127, -128, 127, -128, -128]
+
+
+def test_quantize_divides_in_float32():
+    """0.75000006 / 0.3 is 2.5 in float32, a tie, and more than that in float64."""
+    assert quantize(np.array([0.75000006], np.float32), quant(scale=0.3)).tolist() == [2]
+
+
+def test_requantize_multiplies_one_float32_by_another():
+    """Each product is a tie in one of the precisions, or for a sum of more than 24 bits, and not in another."""
+    grid = quant(DType.UINT8, 1.0)
+    assert requantize(np.array([45.0, 95.0]), np.array([0.7, 0.3]), grid).tolist() == [32, 29]
+    assert requantize(np.array([86500001.0, 71499999.0]), np.array(np.float32(1e-6)), grid).tolist() == [86, 72]
+    plain = requantize(np.array([16777217.0]), np.array(0.1), None)
+    assert plain.dtype == np.float32
+    assert plain.tolist() == [np.float32(16777216) * np.float32(0.1)]
+
+
+def test_bias_integers_round_half_to_even_and_stay_in_an_int32():
+    bias = np.array([0.75, 1.25, -0.25, -1.9, 1e30], np.float32)
+    assert bias_integers(bias, np.array(0.5)).tolist() == [2, 2, 0, -4, 2**31 - 1]
 
 
 def test_quantize_adds_the_zero_point_before_it_saturates():
@@ -100,4 +120,7 @@ def test_average_scale_counts_what_a_mean_is_over():
     pads = {"kernel_shape": (3,), "pads": (1, 1)}
     assert (0.5 / average("AveragePool", (1, 1, 4), **pads)).tolist() == [[[2, 3, 3, 2]]]
     assert (0.5 / average("AveragePool", (1, 1, 4), **pads, count_include_pad=1)).tolist() == [[[3, 3, 3, 3]]]
+    upper, lower = (0.5 / average("AveragePool", (1, 1, 4), kernel_shape=(2,), auto_pad=f"SAME_{side}")
+                    for side in ("UPPER", "LOWER"))  # the odd padding lies behind, or before
+    assert (upper.tolist(), lower.tolist()) == ([[[2, 2, 2, 1]]], [[[1, 2, 2, 2]]])
     assert average("AveragePool", (1, 1, 5), kernel_shape=(2,), strides=(2,), ceil_mode=1) is None
