@@ -2,9 +2,10 @@
 
 `onnx_quant` then makes grids of the values from these, so that such models get the same kernels as those with pairs.
 Formula: QOp(x, s_x, z_x, ..., s_y, z_y) = Q(Op(DQ(x, s_x, z_x), ...), s_y, z_y), the bias of a product has the scale
-         s_x * s_w and no zero point.
+         s_x * s_w and no zero point. ONNX Runtime's own QuantizeLinear and DequantizeLinear, which its quantizer writes
+         for 16 bits, compute what ONNX's do.
 Source: ONNX operators QLinearConv (opset 10) and QLinearMatMul (opset 21); ONNX Runtime's documentation of its contrib
-operators QGemm and QLinear*, which its quantizer writes in the format QOperator.
+operators QuantizeLinear, DequantizeLinear, QGemm and QLinear*, which its quantizer writes.
 """
 
 from __future__ import annotations
@@ -137,6 +138,11 @@ def _concat(e: _Expansion) -> Steps | None:
     return e.compute("Concat", [e.floats(i, i + 1, i + 2) for i in parts], 0, 1)
 
 
+def _same(op: str) -> Callable[[_Expansion], Steps | None]:
+    """ONNX's operator of that name in the place of ONNX Runtime's."""
+    return lambda e: e.compute(op, e.proto.input, len(e.proto.input), len(e.proto.input))
+
+
 def _softmax(e: _Expansion) -> Steps | None:
     """Before opset 13 it works on all axes from one on, and stays."""
     modern = any(a.name == "opset" and a.i >= 13 for a in e.proto.attribute)
@@ -146,6 +152,8 @@ def _softmax(e: _Expansion) -> Steps | None:
 _FORMS: Mapping[tuple[str, str], Callable[[_Expansion], Steps | None]] = {
     ("", "QLinearConv"): _conv,
     ("", "QLinearMatMul"): _matmul,
+    (_RUNTIME, "QuantizeLinear"): _same("QuantizeLinear"),
+    (_RUNTIME, "DequantizeLinear"): _same("DequantizeLinear"),
     (_RUNTIME, "QGemm"): _gemm,
     (_RUNTIME, "QLinearAdd"): _binary("Add"),
     (_RUNTIME, "QLinearMul"): _binary("Mul"),

@@ -75,6 +75,26 @@ def test_operator_becomes_its_float_form_on_grids(case: str) -> None:
     check(loaded, feeds, tolerance=1.01 * step / largest)
 
 
+@pytest.mark.parametrize(("kind", "scale", "zero"), [("uint8", 0.03, 117), ("int16", 2e-4, 0), ("uint16", 2e-4, 30000)])
+def test_pairs_of_onnx_runtime_are_those_of_onnx(kind: str, scale: float, zero: int) -> None:
+    own = {"domain": MICROSOFT}
+    nodes = [helper.make_node("QuantizeLinear", ["x", "a", "az"], ["xi"], **own),
+             helper.make_node("DequantizeLinear", ["xi", "a", "az"], ["xf"], **own),
+             helper.make_node("DequantizeLinear", ["w", "scales", "zeros"], ["wf"], axis=0, **own),
+             helper.make_node("Conv", ["xf", "wf"], ["c"], group=2),
+             helper.make_node("QuantizeLinear", ["c", "b", "az"], ["ci"], **own),
+             helper.make_node("DequantizeLinear", ["ci", "b", "az"], ["y"], **own)]
+    constants = {**CONSTANTS, "a": np.float32(scale), "b": np.float32(6 * scale), "az": np.dtype(kind).type(zero)}
+    loaded = load(model(nodes, {"x": (1, 4, 5, 7)}, ["y"], constants, opset=17, domains=[MICROSOFT]))
+    assert [n.op for n in loaded.graph.nodes] == ["Identity", "Conv", "Identity"]
+    conv = loaded.graph.nodes[1]
+    grids = [v.quant for v in (*conv.input_values, *conv.outputs)]
+    assert [g and g.dtype.value for g in grids] == [kind, "int8", kind]
+    feeds = {"x": np.random.default_rng(5).standard_normal((1, 4, 5, 7)).astype(np.float32)}
+    largest = max(float(np.abs(a).max()) for a in _reference(loaded, feeds))
+    check(loaded, feeds, tolerance=6.06 * scale / largest)
+
+
 def _reference(loaded: LoadedModel, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     from tests.frontends.onnx_models import reference
 
