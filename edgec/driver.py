@@ -15,7 +15,7 @@ import numpy as np
 from edgec import bundle as bundles
 from edgec.backends import find_backend, own_backend
 from edgec.backends.base import TAKEN_NAMES, Artifact, CompileOptions, Port
-from edgec.check import fault, measure_accuracy, replay
+from edgec.check import Outcome, fault, measure_accuracy, replay
 from edgec.compress.request import Quantization
 from edgec.data.preprocess import settle
 from edgec.errors import UserError
@@ -24,7 +24,7 @@ from edgec.frontends.spec import InputSpecs, normalize
 from edgec.golden import Golden, chosen_inputs, golden_on_grids, make_golden, read_inputs
 from edgec.options import BuildOptions, check_options, choose_precision, choose_threads, value_facts, wants_integers
 from edgec.plan.plan import Plan
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 from edgec.report import kernel_rows, model_facts, pass_rows, render, stage_rows, time_facts
 from edgec.runtime.engine import Engine
 from edgec.staging import staged
@@ -108,7 +108,7 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
     if lowered is not None:
         graph = lowered.graph
         options = replace(options, quantization=(quantization or Quantization()).to_json())
-    progress("place", None, f"{len(graph.nodes)} nodes on {', '.join(chosen.backends)}")
+    progress("place", None, f"{many(len(graph.nodes), 'node')} on {', '.join(chosen.backends)}")
     plans = place_kernels(graph, chosen, [find_backend(b) for b in chosen.backends], require_native=require == "native")
     exact = all(find_backend(p.backend).exact for p in plans)
     reference, origin = _reference(graph, model, lowered, exact, Path(golden) if golden else None, samples, seed,
@@ -122,6 +122,7 @@ def build(source: Any, target: str | Target, output: str | Path | None = None, *
         ports = _ports(graph.inputs), _ports(graph.outputs)
         load_engine = partial(Engine, chosen, *ports, artifacts)
         outcome = replay(load_engine, reference)
+        progress("check", 1.0, _checked(outcome))
         if outcome.failed:
             raise fault(outcome.failed, reference, graph if half else None)
         accuracy = measure_accuracy(load_engine, model.original, lowered, progress) if lowered is not None else None
@@ -172,6 +173,13 @@ def _reference(graph: Graph, model: LoadedModel, lowered: Lowered | None, exact:
     return make_golden(graph, to_model(graph).SerializeToString(), given=given, samples=samples, seed=seed), text
 
 
+def _checked(outcome: Outcome) -> str:
+    if outcome.reason:
+        return f"not here: {outcome.reason}"
+    found = f"{len(outcome.failed)} wrong" if outcome.failed else "within tolerance"
+    return f"{many(outcome.samples, 'sample')}, {many(len(outcome.checks), 'output')}: {found}"
+
+
 def _compile(plans: Sequence[Plan], target: Target, folder: Path, name: str, options: BuildOptions,
              progress: Progress) -> list[Artifact]:
     artifacts = []
@@ -182,7 +190,7 @@ def _compile(plans: Sequence[Plan], target: Target, folder: Path, name: str, opt
             stage, own = stage / f"{index}-{plan.backend}", f"{name}_{index}"
         stage.mkdir(parents=True)
         label = "compile" if len(plans) == 1 else f"compile {index + 1}/{len(plans)}"
-        progress(label, None, f"{len(plan.kernels)} kernels with {plan.backend}")
+        progress(label, None, f"{many(len(plan.kernels), 'kernel')} with {plan.backend}")
         artifacts.append(find_backend(plan.backend).compile(
             plan, target, CompileOptions(stage, own, options.threads, options.toolchain, options.precision,
                                          options.preprocess, options.max_growth, _within(progress, label))))

@@ -16,6 +16,7 @@ from edgec.ir.checkpoint import load, save
 from edgec.ir.graph import Graph
 from edgec.ir.interpret import interpret
 from edgec.plan.plan import Kernel, Plan
+from edgec.progress import many
 from edgec.target import Target
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class NullBackend:
 
     def compile(self, plan: Plan, target: Target, options: CompileOptions) -> Artifact:
         """Write the stage's graph as NAME.edgec. Raises OSError if the file cannot be written."""
-        options.progress("compile", None, f"{len(plan.graph.nodes)} nodes")
+        options.progress("compile", None, many(len(plan.graph.nodes), "node"))
         file = f"{options.name}.edgec"
         save(plan.graph, options.folder / file)
         ports = [tuple(Port(v.name, v.type) for v in values) for values in (plan.graph.inputs, plan.graph.outputs)]

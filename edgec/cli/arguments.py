@@ -14,7 +14,7 @@ from edgec.backends.base import Threads
 from edgec.errors import UserError
 from edgec.frontends.spec import InputSpec
 from edgec.ir.types import DType
-from edgec.report.units import many
+from edgec.progress import many
 from edgec.target import list_targets
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

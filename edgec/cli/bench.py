@@ -16,7 +16,8 @@ from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.devices import OnDevice, describe_engines, open_engine
 from edgec.cli.guard import guarded
 from edgec.errors import UserError
-from edgec.report.units import many, seconds
+from edgec.progress import many
+from edgec.report.units import seconds
 from edgec.runtime.device import LOCAL
 
 NAME = "bench"

@@ -16,7 +16,8 @@ from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
 from edgec.compress.request import SAMPLES, SECONDS, Budget, Quantization
 from edgec.errors import UserError
-from edgec.report.units import count, many, seconds, size
+from edgec.progress import many
+from edgec.report.units import count, seconds, size
 from edgec.runtime.device import LOCAL
 
 NAME = "build"

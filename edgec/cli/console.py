@@ -17,20 +17,23 @@ _NAMED = 3  # nodes that a line of a summary names
 class Steps:
     """Draws a build's progress on stderr, and keeps the time of each stage in `times` (seconds by stage name).
 
-    In a terminal the running stage has a bar; elsewhere each stage is one plain line when it ends.
+    In a terminal the running stage has a bar; elsewhere each stage is one plain line when it ends. Its line tells the
+    stage's result, or what it said first if it told none; see edgec.progress.Progress.
     """
 
     def __init__(self, quiet: bool = False) -> None:
         self.times: dict[str, float] = {}
-        self._quiet, self._stage, self._start, self._detail = quiet, "", 0.0, ""
+        self._quiet, self._stage, self._start, self._detail, self._result = quiet, "", 0.0, "", ""
         self._live: Any = None
 
     def __call__(self, stage: str, share: float | None = None, detail: str = "") -> None:
         """See edgec.progress.Progress."""
         if stage != self._stage:
             self._finish()
-            self._stage, self._start, self._detail = stage, time.perf_counter(), ""
+            self._stage, self._start, self._detail, self._result = stage, time.perf_counter(), "", ""
         self._detail = detail or self._detail
+        if share == 1 or not self._result:
+            self._result = detail or self._result
         if self._live is not None:
             self._live.update(self._task, description=stage, total=None if share is None else 1.0,
                               completed=share or 0.0, detail=self._detail)
@@ -61,7 +64,7 @@ class Steps:
         elapsed = time.perf_counter() - self._start
         self.times[self._stage] = self.times.get(self._stage, 0.0) + elapsed
         if not self._quiet:
-            line = f"{self._stage:<12} {seconds(elapsed):>8}  {self._detail if done else 'stopped here'}"
+            line = f"{self._stage:<12} {seconds(elapsed):>8}  {self._result if done else 'stopped here'}"
             if self._live is not None:
                 self._live.console.print(line, markup=False, highlight=False)
             else:

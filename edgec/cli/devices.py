@@ -12,7 +12,7 @@ import typer
 from edgec.backends.base import ONE_THREAD, Threads
 from edgec.bundle import Bundle
 from edgec.cli.console import Steps
-from edgec.report.units import many
+from edgec.progress import many
 from edgec.runtime.device import LOCAL
 from edgec.target import Target
 

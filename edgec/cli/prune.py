@@ -17,7 +17,8 @@ from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
 from edgec.cli.recording import RecordOptions, print_links
 from edgec.errors import UserError
-from edgec.report.units import count, many, seconds
+from edgec.progress import many
+from edgec.report.units import count, seconds
 
 NAME = "prune"
 _SAMPLES = 512  # for statistics and criteria; more change neither
@@ -104,15 +105,16 @@ def command(
         model = how.load(source)
         counted = macs if params is None else params
         counting, unit = (count_macs, "macs") if params is None else (count_weights, "parameters")
-        cost, steer, share = counting, None, counted
+        cost, steer, share, whole = counting, None, counted, 0.0
         if device is not None and (speedup or latency or ranking == "cost"):
             price, unit = _price(device, model.graph, times, bool(latency))
             whole = price(stages.prepare(model.graph))
             share = 1 / parse_factor(speedup) if speedup else _seconds(latency) / whole if latency else counted
             cost, steer = (counting, price) if counted is not None else (price, None)
-            if share is not None and share >= 1:
-                raise UserError("the model reaches the goal as it is", where=f"{source} for {device.name}",
-                                expected="less" if counted is not None else f"less than {seconds(whole)}")
+        if share is not None and share >= 1:
+            where, less = (f"{source} for {target}", f"less than {seconds(whole)}") if latency else (
+                str(source), "a share below 1: 0.5 for half")
+            raise UserError("the model reaches the goal as it is", where=where, expected=less)
         options = PruneOptions(channels, share, ranking, criterion, limits)
         found = open_data(data, model.graph.inputs, preprocess=preprocess or None,
                           labels=labels or None) if data else None
@@ -197,6 +199,8 @@ def _print(facts: dict[str, Any], output: Path, source: Path, links: list[Any]) 
     if rows:
         print_table(["channels of", "#before", "#after"], [[g["name"], g["before"], g["after"]]
                                                            for g in rows[:_SHOWN]])
+    if rows and all(r["after"] == r["before"] for r in rows):
+        print("removed       nothing: so small a share is less than one step of any group of channels")
     if len(rows) > _SHOWN:
         print(f"and {len(rows) - _SHOWN} more groups; --json lists all")
     for blocked in facts.get("blocked", ())[:_SHOWN]:

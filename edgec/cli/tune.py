@@ -14,7 +14,8 @@ from edgec.cli.console import Steps, print_json
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
 from edgec.errors import Unsupported, UserError
-from edgec.report.units import many, seconds
+from edgec.progress import many
+from edgec.report.units import seconds
 from edgec.runtime.device import LOCAL
 
 NAME = "tune"

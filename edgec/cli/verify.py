@@ -11,7 +11,7 @@ from edgec.cli.arguments import AsJson, Quiet
 from edgec.cli.console import Steps, print_json, print_table
 from edgec.cli.devices import OnDevice, describe_engines, open_engine
 from edgec.cli.guard import guarded
-from edgec.report.units import many
+from edgec.progress import many
 from edgec.runtime.device import LOCAL
 
 NAME = "verify"

@@ -12,7 +12,7 @@ import numpy as np
 from edgec.data.dataset import Data, Sample
 from edgec.data.metrics import METRICS, Metric, default_metric, find_metric
 from edgec.errors import UserError
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
@@ -96,6 +96,7 @@ def compare(data: Data, first: Run, second: Run, metric: str | Metric = "",
             own.append(chosen.measure(result, truth(chosen, sample, outputs[0]), sample))
         for name, measured in close.items():
             measured.append(METRICS[name]("").measure(outputs[1], outputs[0], sample))
+    progress("compare", 1.0, many(len(records[0]), "sample"))
     assert isinstance(chosen, Metric)  # data without a sample has raised
     agreement = {name: METRICS[name]("").score(measured) for name, measured in close.items()}
     return summarize(chosen, records[0], records[1], agreement, data.classes)

@@ -31,7 +31,7 @@ from edgec.passes import (
     recognise_softplus_mish,
 )
 from edgec.passes.contract import Options, PassReport, pass_name
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def optimize(graph: Graph, options: Options | None = None, progress: Progress = 
     reports: dict[str, PassReport] = {}
     ran: list[str] = []
     _verify(graph, [], types=True)
-    graph = graph.copy()
+    before, graph = len(graph.nodes), graph.copy()
     for number, stage in enumerate(pipeline):
         say = _Say(progress, number / len(pipeline))
         start, earlier, so_far = graph, len(ran), {k: replace(r) for k, r in reports.items()}
@@ -96,7 +96,7 @@ def optimize(graph: Graph, options: Options | None = None, progress: Progress = 
         if verify(graph):  # types are verified once per stage, for speed; the second run finds the pass to blame
             _run_stage(stage, start, options, so_far, ran[:earlier], say, types=True)
     _optimize_bodies(graph, options, reports, pipeline)
-    progress("optimize", 1.0)
+    progress("optimize", 1.0, f"{many(before, 'node')} became {len(graph.nodes)}")
     return graph, list(reports.values())
 
 

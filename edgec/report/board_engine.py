@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from edgec.progress import many
 from edgec.report.markup import code, foldable, table, toned
-from edgec.report.units import many
 
 _BOARD = (("jetpack", "JetPack"), ("l4t", "L4T"), ("cuda", "CUDA"), ("python", "Python"))
 

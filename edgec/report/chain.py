@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from edgec.progress import many
 from edgec.report.markup import code, in_short, page, table, tiles, toned
 from edgec.report.plot import Plot
 from edgec.report.quantization import quantization
-from edgec.report.units import count, many, seconds, share, size
+from edgec.report.units import count, seconds, share, size
 
 _HIGHEST = 60.0  # dB; what is above lies on the upper edge
 _KINDS = {"whole": "the whole model", "cost": "on the way of ranking cost", "global": "ranking global",

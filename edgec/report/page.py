@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from edgec.progress import many
 from edgec.report.board_engine import board_engines
 from edgec.report.markup import bar, code, foldable, in_short, page, table, tiles, toned
 from edgec.report.quantization import accuracy_tile, lost, quantization
 from edgec.report.times import times_section, total_time
-from edgec.report.units import count, many, share, size
+from edgec.report.units import count, share, size
 
 _SHOWN = 40  # kernels that stand openly, more behind a line that opens
 _REASONS = 2  # of a fallback that the answers at the top name, the most frequent ones

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from edgec.progress import many
 from edgec.report.markup import code, table, toned
 from edgec.report.plot import WIDTH, Plot
-from edgec.report.units import count, many, share
+from edgec.report.units import count, share
 
 _HIGHEST = 80.0  # dB; what is above lies on the plot's upper edge
 _WORST = 12  # kernels of the table that is open

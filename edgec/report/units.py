@@ -14,11 +14,6 @@ def count(number: float) -> str:
     return f"{number:,.3g} {unit}"
 
 
-def many(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun: 1 node, 2 nodes. plural: of a noun that takes no s."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
 def size(nbytes: float) -> str:
     """Bytes with a binary unit: 512 B, 44.6 MiB."""
     if nbytes < 1000:

@@ -24,6 +24,7 @@ from edgec.target import Target
 
 _REQUEST_SECONDS = 900  # one request: a hundred inferences of a large model on a small board take minutes
 _PREPARE_SECONDS = 4 * 3600  # TensorRT was seen to build for 1.5 hours
+_ENDS = ("built", "chosen")  # what a board says of an engine that is there
 _CANNOT = 3  # exit code of build.py and run.py: this machine cannot build or run the engine
 
 
@@ -119,7 +120,7 @@ def _prepare(device: Device, service: Service, folder: str, progress: Progress) 
     def tell(line: str) -> None:
         words = line.removeprefix("edgec: ").split(None, 1)
         if line.startswith("edgec: ") and words:
-            progress("build", None, f"{words[0]}: {words[1] if len(words) > 1 else ''}")
+            progress("build", 1.0 if words[0] in _ENDS else None, f"{words[0]}: {words[1] if len(words) > 1 else ''}")
 
     answer = device.follow(service.prepare, folder, tell, timeout=_PREPARE_SECONDS)
     if answer.code == _CANNOT:

@@ -27,7 +27,7 @@ from edgec.kernels import registry
 from edgec.kernels.tables import Choice, Entry, Table, signature
 from edgec.plan.grids import settle
 from edgec.plan.plan import Kernel, Plan
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 from edgec.runtime.layers import Machine
 from edgec.target import Target
 
@@ -110,7 +110,7 @@ def tune(plan: Plan, target: Target, feeds: Mapping[str, np.ndarray], machine: M
             if not trial.entries:
                 break
             progress("tune", min(1.0, 1 - (deadline - time.monotonic()) / max(budget, 1.0)),
-                     f"round {rounds + 1}, {len(trial.entries)} kernels with other schedules")
+                     f"round {rounds + 1}, {many(len(trial.entries), 'kernel')} with other schedules")
             rounds, tried = rounds + 1, tried + len(trial.entries)
             won = search.compare(table, base, trial)
             if won:
@@ -125,6 +125,7 @@ def tune(plan: Plan, target: Target, feeds: Mapping[str, np.ndarray], machine: M
         changed = set()
         after = before
     save(_dated(table, machine))
+    progress("tune", 1.0, f"{many(rounds, 'round')}, {many(len(changed), 'kernel')} faster")
     return Outcome(table, rounds, tried, len(changed), before, after, complete)
 
 

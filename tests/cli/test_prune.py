@@ -104,7 +104,7 @@ def test_prune_for_a_speedup_asks_the_cost_model(edgec, model, tmp_path):
     (["--macs", "0.5", "--criterion", "taylor"], "--data"),
     (["--macs", "0.5", "--keep", "nothing"], "'nothing'"),
     (["--macs", "0.5", "--keep", "("], "'(' is no regular expression"),
-    (["--macs", "50"], "50 is no share of the cost"), (["--channels", "2"], "2 is no share of the channels"),
+    (["--macs", "50"], "a share below 1: 0.5 for half"), (["--channels", "2"], "2 is no share of the channels"),
     (["--macs", "1e-6"], "times the goal"),
 ])
 def test_prune_refuses_wrong_wishes(edgec, model, tmp_path, options, text):
@@ -212,3 +212,18 @@ def test_whole_blocks_go_by_what_the_outputs_are_without_them(edgec, pictures, t
     done = edgec("prune", model, "-o", out, "--blocks", "--macs", "0.8")
     assert done.code == 2
     assert "--data" in done.err
+
+
+@pytest.mark.parametrize("goal", [("--macs", "1"), ("--params", "1.0"), ("--macs", "50"),
+                                  ("--macs", "1", "--target", "rpi4")])
+def test_prune_refuses_a_goal_for_which_nothing_has_to_go(edgec, model, tmp_path, goal):
+    done = edgec("prune", model, "-o", tmp_path / "p.edgec", *goal)
+    assert done.code == 2
+    assert "the model reaches the goal as it is" in done.err
+    assert "0.5 for half" in done.err
+    assert not (tmp_path / "p.edgec").exists()
+
+
+def test_prune_says_so_when_a_share_is_too_small_to_remove_anything(edgec, model, tmp_path):
+    assert "removed       nothing" in edgec("prune", model, "-o", tmp_path / "p.edgec", "--channels", "0.001").out
+    assert "nothing" not in edgec("prune", model, "-o", tmp_path / "p.edgec", "--channels", "0.5").out

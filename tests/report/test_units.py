@@ -1,6 +1,6 @@
 import pytest
 
-from edgec.report.units import count, many, seconds, share, size
+from edgec.report.units import count, seconds, share, size
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0"), (9999, "9,999"), (10_000, "10 k"), (999_499, "999 k"),
@@ -19,11 +19,6 @@ def test_size_has_a_binary_unit(number, text):
                                               (0.9999, "1 s"), (75.2, "75 s")])
 def test_seconds_has_the_unit_that_fits(number, text):
     assert seconds(number) == text
-
-
-def test_many_agrees_in_number():
-    assert [many(n, "node") for n in (0, 1, 2)] == ["0 nodes", "1 node", "2 nodes"]
-    assert [many(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
 
 
 @pytest.mark.parametrize(("part", "text"), [(0, "0 %"), (1, "100 %"), (0.9996, "99 %"), (0.996, "99 %"), (0.25, "25 %"),

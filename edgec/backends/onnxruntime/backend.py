@@ -13,6 +13,7 @@ from edgec.errors import Refusal, UserError
 from edgec.interchange.session import open_session
 from edgec.ir.graph import OPSET, Graph, Node, Value
 from edgec.plan.plan import Kernel, Plan
+from edgec.progress import many
 from edgec.target import Target
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class OnnxRuntimeBackend:
 
         from edgec.interchange.onnx_export import write_model
 
-        options.progress(f"compile {self.name}", None, f"{len(plan.graph.nodes)} nodes")
+        options.progress(f"compile {self.name}", None, many(len(plan.graph.nodes), "node"))
         files = write_model(plan.graph, options.folder, options.name)
         meta: dict[str, Any] = {"onnxruntime": self.probe().version, "onnx": onnx.__version__, "opset": OPSET,
                                 "model": f"{options.name}.onnx", "threads": options.threads}

@@ -32,6 +32,7 @@ from edgec.errors import Refusal, UserError
 from edgec.interchange.session import open_session, run_session, time_session
 from edgec.ir.graph import Graph, Node, Value
 from edgec.plan.plan import Kernel, Plan
+from edgec.progress import many
 from edgec.target import Target
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class TensorRtBackend:
         cannot be written.
         """
         release = release_of(target)
-        options.progress(f"compile {self.name}", None, f"{len(plan.graph.nodes)} nodes for TensorRT {release.text}")
+        nodes = many(len(plan.graph.nodes), "node")
+        options.progress(f"compile {self.name}", None, f"{nodes} for TensorRT {release.text}")
         choices = target.choices
         facts = {"target": target.name, **{k: str(target.software[k]) for k in sorted(target.software)}}
         recipe = picture_recipe(options.preprocess, plan.graph)

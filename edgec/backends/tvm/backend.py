@@ -23,6 +23,7 @@ from edgec.kernels.tables import Table
 from edgec.ops import KernelRole, table
 from edgec.plan.placement import extract
 from edgec.plan.plan import Kernel, Plan, in_bytes
+from edgec.progress import many
 from edgec.target import Target
 
 if TYPE_CHECKING:
@@ -158,14 +159,14 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
     if len(layout.constants) > _MOST_CONSTANTS:
         raise Unsupported(f"the constants take {len(layout.constants)} bytes", where=options.name,
                           expected=f"at most {_MOST_CONSTANTS}, which code can reach by 32-bit offsets")
-    options.progress("compile", None, f"{len({id(low) for low in lowered})} functions with LLVM")
+    options.progress("compile", None, many(len({id(low) for low in lowered}), "function") + " with LLVM")
     code = codegen.emit(lowered, labels, [layout.exclusive[i] for i in programs], target, f"{options.name}_kernel")
     steps = calls(layout, plan, programs, by_kernel, code)
     ports = [tuple(Port(v.name, v.type) for v in values) for values in (plan.graph.inputs, plan.graph.outputs)]
     described = entry.Entry(options.name, target.name, metadata.version("edgec"), ports[0], ports[1],
                             layout.arena.nbytes, len(layout.constants), tuple(steps), layout.thread_nbytes,
                             options.threads)
-    options.progress("link", None, f"{len(layout.constants) + len(code.data)} bytes")
+    options.progress("link", None, many(len(layout.constants) + len(code.data), "byte"))
     files = _write(described, code.data, layout.constants, target, options)
     for name, text in preprocess_files(picture_recipe(options.preprocess, plan.graph), options.name).items():
         (options.folder / name).write_text(text, encoding="utf-8", newline="\n")

@@ -20,7 +20,7 @@ from edgec.compress.prune.groups import ChannelGroup
 from edgec.compress.prune.importance import normalized
 from edgec.compress.prune.select import Choice, Limits, Scores, lowest, own_ratio, step_of
 from edgec.errors import UserError
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 _LEVELS = 8  # sizes of a group that are looked at, beside the whole one
 _AHEAD = 2  # levels beyond the next one that are tried where the next one saves nothing
@@ -110,6 +110,7 @@ class _Way:
                             expected="a goal that can be reached",
                             hint="allow more: a larger --most, a smaller --align, fewer layers in --keep")
         self._take_back()
+        self._progress("allocate", 1.0, f"{many(len(steps) - 1, 'step')}, {self._now / whole:.2f} of the cost left")
         return [*steps[:-1], self._step()]
 
     def _choice(self, changed: Mapping[int, int] | None = None) -> Choice:

@@ -20,7 +20,7 @@ from edgec.errors import UserError
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.rewrite import substitute, why_not_substituted
 from edgec.passes.pipelines import CLEAN, optimize
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def prune_blocks(graph: Graph, store: Store, share: float, cost: Cost = count_ma
                             expected=f"at most {share:.2f}", hint="prune channels instead, or both one after the other")
         _, _, graph, row = min(tried, key=lambda t: t[:2])
         rows.append(row)
+    progress("blocks", 1.0, f"{many(len(rows), 'block')} removed")
     return graph, rows
 
 

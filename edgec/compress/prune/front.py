@@ -13,7 +13,7 @@ from edgec.compress.train.statistics import measure_statistics
 from edgec.compress.train.store import Store
 from edgec.errors import UserError
 from edgec.ir.graph import Graph
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 _STEPS = 6  # points of the way that are measured, beside its end
 _SAMPLES = 256
@@ -73,4 +73,5 @@ def prune_to_front(candidates: Mapping[str, Candidates], cost: Cost, steer: Cost
     ends.sort(key=lambda end: end[0])
     _, pruned, settled, best = ends[0]
     points += [point for _, _, _, point in ends[1:]]
+    progress("front", 1.0, f"{many(len(points), 'model')} measured, {best.kind} loses least")
     return pruned, settled, [*points, Point(RESULT, best.cost, best.macs, best.quality)]

@@ -36,7 +36,8 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Units that can be removed one by one. name: the constant that makes the channels, or the first one touched.
+    """Units that can be removed one by one. name: the constant that makes the channels, or the first one touched;
+    its node where that name says nothing.
 
     size: number of units. places: all axes that they lie along. makes, reads: (constant, axis) whose indices produce
     the channels (rows of a weight, a bias), or take them in (columns of the next weight).
@@ -306,8 +307,16 @@ def _group(links: _Collector, labels: _Labels, axes: dict[int, Axis], roots: tup
                 (reads if (id(value), axis) in links.reads else makes).append((value, axis))
     if not makes and not reads:
         return None
-    name = (makes or reads)[0][0].name
+    name = _call((makes or reads)[0][0])
     return ChannelGroup(name, len(units), tuple(places), tuple(makes), tuple(reads))
+
+
+def _call(value: Value) -> str:
+    """What people call a constant: its name, which has that of a module in it, or, where an exporter has made one up
+    (`onnx::Conv_48`, `143`), the name of the node that it belongs to.
+    """
+    made_up = "::" in value.name or value.name.isdigit()
+    return next((node.name for node, _ in value.uses if node.name), value.name) if made_up else value.name
 
 
 def _blocked(graph: Graph, links: _Collector, labels: _Labels) -> list[Blocked]:

@@ -21,7 +21,7 @@ from edgec.compress.prune.select import Limits, Scores
 from edgec.compress.torch_module import to_torch
 from edgec.compress.train.store import Store
 from edgec.ir.graph import Graph
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 _SAMPLES = 64  # of a curve: its noise is then known to some tenths of a decibel
 _BATCH = 32
@@ -113,6 +113,7 @@ def measure_curves(graph: Graph, scores: Scores, limits: Limits, store: Store,
         sizes = [len(u) for u in units]
         rising = np.maximum.accumulate(np.interp(sizes, [sizes[level] for level in chosen], noise))
         curves[group] = Curve(units, tuple(float(x - rising[0]) for x in rising))
+    progress("sensitivity", 1.0, f"{many(len(scores), 'group')}, {many(len(points), 'measurement')}")
     return curves, points
 
 

@@ -30,7 +30,7 @@ from edgec.interchange.session import open_session, run_session
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.grouping import groups
 from edgec.ir.types import DType, Quant, TensorType
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 AUTO = "auto"
 OBSERVERS = (AUTO, *METHODS)
@@ -85,6 +85,7 @@ def choose_grids(graph: Graph, placement: Placement, seen: Observation, scheme: 
             outputs = {t.method: off[t.quant] for t in best}
             best = [least(best, lambda t, own=off: own[t.quant])]  # type: ignore[misc]
         result[name] = Choice(best[0], tuple(found), {t.method: errors[_ROOTS[0]][t.quant] for t in found}, outputs)
+    progress("choose", 1.0, f"grids of {many(len(result), 'tensor')}")
     return result
 
 
@@ -119,7 +120,7 @@ def _ratios_after(graph: Graph, placement: Placement, candidates: Mapping[str, S
                 found = sums[probe.reader, probe.name, probe.quant]
                 if len(found) == index:  # a reader of classes in several parts has its power from the first
                     found.append(float(results[probe.output].reshape(())))
-            progress("choose", (number + (index + 1) / len(samples)) / len(parts), f"{len(names)} tensors")
+            progress("choose", (number + (index + 1) / len(samples)) / len(parts), many(len(names), "tensor"))
     ratios: dict[str, dict[Quant, list[float]]] = {}
     for (reader, name, quant), found in sums.items():
         if quant is not None:

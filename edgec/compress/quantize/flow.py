@@ -26,7 +26,7 @@ from edgec.errors import Refusal, UserError
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.quantize import quantize_dequantize
 from edgec.ir.types import DType, Quant
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
                         ".npy file, or package.module:function",
                         hint="give some hundred samples like those that the device will see; `--precision "
                              "int8-weights` needs none")
-    progress("place", None, f"{len(graph.nodes)} nodes")
+    progress("place", None, many(len(graph.nodes), "node"))
     placement = place(graph, policy, settings.keep_float)
     if not placement.products:
         return Quantized(graph, _report(settings, policy, kept=placement.kept,

@@ -13,7 +13,7 @@ from edgec.compress.request import SECONDS
 from edgec.errors import UserError
 from edgec.ir.graph import Graph
 from edgec.ops import table
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 Measure = Callable[[Graph], float]
 """How much lower the score of a quantized graph is than that of the float graph, in the metric's unit."""
@@ -97,7 +97,7 @@ class _Search:
             before = self._clock()
             if self._started and before + self._last > self._end:
                 raise _OutOfTimeError
-            self._progress("mixed", None, f"{len(key)} kernels in float" + self._state())
+            self._progress("mixed", None, many(len(key), "kernel") + " in float" + self._state())
             self._known[key] = self._measure(self._prepared.annotated(sorted(key)))
             self._trials.append(Trial(len(key), self._known[key]))
             self._started, self._last = True, self._clock() - before
@@ -112,6 +112,7 @@ class _Search:
         """The best trial."""
         assert self._best is not None  # the first trial is always made
         met, drop, floats = self._best
+        self._progress("mixed", 1.0, f"{many(len(floats), 'kernel')} in float" + self._state())
         return Mixed(self._prepared.annotated(floats), floats, drop, self._budget, met,
                      reason if met else f"{reason}; the least that was lost is {drop:.4g}", tuple(self._trials))
 

@@ -26,7 +26,7 @@ from edgec.compress.quantize.place import Placement
 from edgec.compress.quantize.state import State, load_state, save_state, state_key
 from edgec.compress.quantize.taps import Taps
 from edgec.ir.graph import Graph
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 Feeds = Mapping[str, np.ndarray]
 Samples = Callable[[], Iterable[Feeds]]
@@ -101,7 +101,7 @@ class _Watcher:
             for name, array, size in self.taps.run(group):
                 self._note(state, name, count_growing(array, axis=0 if size > 1 else None, name=name), index)
             state.done = index
-            self.progress("calibrate", None, f"{index} samples")
+            self.progress("calibrate", None, many(index, "sample"))
             if time.monotonic() - saved > _SAVE_EVERY:
                 self._save(state)
                 saved = time.monotonic()
@@ -110,6 +110,7 @@ class _Watcher:
         if index < start:
             raise _OtherSamplesError
         self._save(state)
+        self.progress("calibrate", 1.0, many(index, "sample"))
         return self._observation(state, surveyor, kept)
 
     def _read(self, state: State, surveyor: Surveyor, kept: _Kept) -> Iterator[tuple[int, list[Feeds]]]:

@@ -19,7 +19,7 @@ from edgec.ir.grouping import Group, groups
 from edgec.ir.interpret import interpret
 from edgec.ir.quantize import product_scale
 from edgec.ops import QuantRole, table
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def kernel_errors(graph: Graph, result: Graph, samples: Sequence[Feeds], *, thre
     fed = {i.name for i in session.get_inputs()} if session is not None else set()
     sums: list[list[tuple[float, float, float, float]]] = [[] for _ in pairs]
     for index, feeds in enumerate(samples):
-        progress("prove", index / len(samples), f"{len(pairs)} kernels against float")
+        progress("prove", index / len(samples), many(len(pairs), "kernel") + " against float")
         expected: dict[str, np.ndarray] = dict(feeds)
         if session is not None:
             expected.update(run_session(session, {n: feeds[n] for n in fed}))
@@ -102,6 +102,7 @@ def sensitivities(prepared: Prepared, samples: Sequence[Feeds], *, threads: int 
     for index, product in enumerate(prepared.placement.products):
         progress("sensitivity", index / len(prepared.placement.products), product)
         rows.append(Sensitivity(product, reference.disturbance(prepared.alone(product))))
+    progress("sensitivity", 1.0, f"{many(len(rows), 'kernel')}, each alone")
     return rows
 
 

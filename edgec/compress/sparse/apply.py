@@ -15,7 +15,7 @@ from edgec.compress.sparse.reconstruct import output_error, reconstruct
 from edgec.errors import UserError
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import Sparsity
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 _OUTPUTS, _INPUTS = 8, 16  # multiples of channels that sparse tensor cores take: 2:4 of NVIDIA's Ampere and newer
 _POSITIONS = 4096  # columns of inputs of one layer: more do not change the choice
@@ -66,6 +66,7 @@ def sparsify(graph: Graph, samples: Iterable[Mapping[str, np.ndarray]] | None = 
         reason = "it was named to stay dense" if node.name in keep else why_dense(weight, axis, m)
         rows.append(LayerRow(node.name, weight.name, weight.shape, reason, rows=shared_by(node)) if reason else
                     _apply(graph, node, weight, axis, n, m, feeds))
+    progress("sparsify", 1.0, f"{sum(not row.reason for row in rows)} of {many(len(rows), 'layer')}")
     if all(row.reason for row in rows):
         raise UserError(f"no layer can carry {n}:{m} sparsity", where="; ".join(
             f"{row.node}: {row.reason}" for row in rows[:5]))
@@ -171,4 +172,5 @@ def _ordered(graph: Graph, n: int, m: int, progress: Progress) -> Graph:
         order = search_order(matrix, n, m)
         if not np.array_equal(order, np.arange(group.size)):
             graph = permute_channels(graph, group, order)
+    progress("order channels", 1.0, many(count, "group"))
     return graph

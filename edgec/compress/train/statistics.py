@@ -18,7 +18,7 @@ from edgec.compress.train.store import Store
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ops import coupling, table
 from edgec.ops.semantics import make_node
-from edgec.progress import Progress, silent
+from edgec.progress import Progress, many, silent
 
 _EPSILON = 1e-5  # the default of ONNX and of torch
 _SAMPLES = 512  # means over the positions of so many pictures are known to a few per mille
@@ -78,7 +78,7 @@ def measure_statistics(graph: Graph, store: Store, progress: Progress = silent) 
             module.momentum = 1 / (index + 1)  # of a running mean
             feeds, _ = store.batch(part)
             module(**{name: torch.from_numpy(array) for name, array in feeds.items()})
-            progress("statistics", (index + 1) / len(parts), f"{len(names)} normalizations")
+            progress("statistics", (index + 1) / len(parts), many(len(names), "normalization"))
     for name in module.moved:
         constants[name].const = module.constant(name).numpy().astype(np.float32)
     return result

@@ -225,3 +225,14 @@ def test_quantized_graphs_are_refused():
     y.quant = Quant(DType.INT8, np.float32(0.1), np.int8(0))
     with pytest.raises(UserError, match="quantized"):
         find_groups(b.output(y))
+
+
+@pytest.mark.parametrize(("name", "called"), [("onnx::Conv_48", "/b/Conv"), ("143", "/b/Conv"),
+                                              ("b.weight", "b.weight")])
+def test_a_group_is_called_after_its_node_where_the_weight_has_a_made_up_name(name, called):
+    b = Builder(7)
+    y = b.conv(b.input("x", 1, 3, 6, 6), 8, 3)
+    graph = b.output(b.conv(b("Relu", y), 5, 3))
+    conv = next(n for n in graph.nodes if n.op == "Conv")
+    conv.name, conv.inputs[1].name = "/b/Conv", name
+    assert [g.name for g in find_groups(graph).groups] == [called]

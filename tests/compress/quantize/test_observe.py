@@ -202,4 +202,4 @@ def test_observe_reports_progress():
     said = []
     graph = chain()
     seen(graph, drawn(graph, 4), progress=lambda stage, share=None, detail="": said.append((stage, share, detail)))
-    assert said[-1] == ("calibrate", None, "4 samples")
+    assert said[-1] == ("calibrate", 1.0, "4 samples")
