@@ -4,17 +4,19 @@ Formula: b[k] -= m[k] * max(0, 1 - e[k]^2 / m[k]^2), m[k] = weighted mean over s
          d[i][k] = mean over positions of (f(x_grid, w_grid) - f(x, w))[k] in sample i, the product f on float data x;
          sample i weighs 1 / (p[i] + median p), p[i] = mean square of the difference in it;
          e[k] = standard error of m[k] over the samples.
-Each product is looked at alone, with the float data of the graph: so one run of the graph serves all of them, and no
-correction can spoil the next one, as happens where the errors of all layers before are taken along. The weights keep a
-few loud samples, in which everything is far off, from deciding for the usual ones. The factor keeps a mean that is no
-larger than its own error out: few samples do no harm.
-Source: Nagel et al. 2019, arXiv:1906.04721, section 4.2 (the empirical form, appendix D); the factor: shrinkage in the
-manner of James and Stein 1961.
+Products are looked at alone, each with the float data of the graph: one run of the graph serves all of them, and no
+correction can spoil the next one. Or in turn, from front to back, each with the data that the graph on grids gives it
+and the corrections before it: then means that errors of earlier layers make go too, after their activations. Which is
+better depends on the net (`order` tries both). The weights keep a few loud samples, in which everything is far off,
+from deciding for the usual ones. The factor keeps a mean that is no larger than its own error out: few samples do no
+harm.
+Source: Nagel et al. 2019, arXiv:1906.04721, section 4.2 (in turn: the empirical form, appendix D); the factor:
+shrinkage in the manner of James and Stein 1961.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +28,10 @@ from edgec.compress.quantize.taps import Taps
 from edgec.compress.quantize.weights import on_grid, product_grid
 from edgec.ir.graph import Graph, Node, Value
 from edgec.progress import Progress, silent
+
+# A product, means [samples, channels] of its difference without the correction that it has already, what decides on the
+# weights of samples [samples], and means [samples, channels] of its float results.
+_Differences = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -48,16 +54,18 @@ class CorrectedBiases:
     rows: tuple[CorrectedBias, ...]
 
 
-def correct_biases(prepared: Prepared, samples: Sequence[Feeds], *, threads: int = 1,
+def correct_biases(prepared: Prepared, samples: Sequence[Feeds], *, in_turn: bool = False, threads: int = 1,
                    progress: Progress = silent) -> CorrectedBiases:
     """Corrected biases for all products on grids that have a place for one. samples: at least two, else nothing is
-    done: one sample does not say how far its mean can be trusted.
+    done: one sample does not say how far its mean can be trusted. in_turn: see above; it takes half as many runs of
+    the graph for each sample as there are products.
     """
     numbers = dict(prepared.numbers)
     rows: list[CorrectedBias] = []
     if len(samples) < 2:
         return CorrectedBiases(numbers, ())
-    for name, (off, noise, made) in _differences(prepared, samples, threads, progress).items():
+    measure = _in_turn if in_turn else _alone
+    for name, off, noise, made in measure(prepared, numbers, samples, threads, progress):
         own = numbers.get(name, Numbers())
         if own.bias is not None:
             off = off + own.bias
@@ -78,12 +86,9 @@ def correct_biases(prepared: Prepared, samples: Sequence[Feeds], *, threads: int
     return CorrectedBiases(numbers, tuple(rows))
 
 
-def _differences(prepared: Prepared, samples: Sequence[Feeds], threads: int,
-                 progress: Progress) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """By product: means [samples, channels] of its difference, the mean square of it [samples], means of its results.
-
-    Corrections that `prepared` has already are not in the difference.
-    """
+def _alone(prepared: Prepared, numbers: Mapping[str, Numbers], samples: Sequence[Feeds], threads: int,
+           progress: Progress) -> Iterator[_Differences]:
+    """Of float data."""
     graph, pairs = _with_twins(prepared)
     taps = Taps(graph, [v.name for pair in pairs.values() for v in pair], 1, threads)
     found: dict[str, tuple[list[np.ndarray], list[float], list[np.ndarray]]] = {n: ([], [], []) for n in pairs}
@@ -97,7 +102,37 @@ def _differences(prepared: Prepared, samples: Sequence[Feeds], threads: int,
             means.append(off.mean(axis=0))
             noise.append(float(np.square(off).mean()))
             results.append(made.mean(axis=0))
-    return {n: (np.stack(m), np.array(p), np.stack(r)) for n, (m, p, r) in found.items()}
+    for name, (means, noise, results) in found.items():
+        yield name, np.stack(means), np.array(noise), np.stack(results)
+
+
+def _in_turn(prepared: Prepared, numbers: Mapping[str, Numbers], samples: Sequence[Feeds], threads: int,
+             progress: Progress) -> Iterator[_Differences]:
+    """Of the data of the graph on grids, with the biases that `numbers` holds when it is a product's turn.
+
+    The weight of a sample is of its means, so that of each product only these need be kept.
+    """
+    nodes = [n for n in prepared.graph.nodes if n.name in prepared.placement.products and bias_place(n) is not None]
+    exact = _means(prepared.graph, nodes, samples, threads)
+    for index, node in enumerate(nodes):
+        progress("repair", index / len(nodes), f"bias of {node.name}")
+        own = replace(numbers.get(node.name, Numbers()), bias=None)
+        graph = replace(prepared, numbers={**numbers, node.name: own}).annotated()
+        twin = next(n for n in graph.nodes if n.name == node.name)
+        twin.outputs[0].quant = None  # what it makes before that is rounded
+        off = _means(graph, [twin], samples, threads)[node.name] - exact[node.name]
+        yield node.name, off, np.square(off).mean(axis=1), exact[node.name]
+
+
+def _means(graph: Graph, nodes: Sequence[Node], samples: Sequence[Feeds], threads: int) -> dict[str, np.ndarray]:
+    """By name, the means [samples, channels] of what nodes make."""
+    found: dict[str, list[np.ndarray]] = {n.name: [] for n in nodes}
+    made = {n.outputs[0].name: n for n in nodes}
+    taps = Taps(graph, list(made), 1, threads)
+    for feeds in samples:
+        for name, array, _ in taps.run([feeds]):
+            found[made[name].name].append(_by_channel(made[name], array).mean(axis=0))
+    return {name: np.stack(rows) for name, rows in found.items()}
 
 
 def _with_twins(prepared: Prepared) -> tuple[Graph, dict[str, tuple[Value, Value]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -29,6 +30,8 @@ from edgec.progress import Progress, silent
 
 _RUNS = 8  # of the float graph, about, that a repair does for each sample
 _USUAL = 64  # samples that repairs are learned and judged on, more for small graphs
+_ALONE, _IN_TURN = "alone", "in turn"  # how biases are corrected
+_SHARE = 0.1  # of all error: without what nearest rounding of weights makes of it, outputs gain 10 log10(1 / 0.9) dB
 
 
 @dataclass
@@ -60,52 +63,61 @@ class Repairs:
 
     def mend_numbers(self, original: Graph, prepared: Prepared, kept: Sequence[Feeds]) -> Prepared:
         """The same on grids with better numbers. original: what the outputs are held against; kept: samples."""
-        def correct(own: Sequence[Feeds]) -> CorrectedBiases:
-            return correct_biases(prepared, own, threads=self.threads, progress=self.progress)
+        def correct(prepared: Prepared, own: Sequence[Feeds], *, way: str) -> CorrectedBiases:
+            return correct_biases(prepared, own if way == _ALONE else own[:turns], in_turn=way != _ALONE,
+                                  threads=self.threads, progress=self.progress)
 
         def learn(own: Sequence[Feeds]) -> Any:
             from edgec.compress.repair.adaround import learn_rounding  # torch takes a second to import
 
-            centered = any(row["repair"] == "bias-correction" and row["applied"] for row in self.rows)
-            found = learn_rounding(prepared, own, centered=centered, threads=self.threads, progress=self.progress)
-            if not centered:
+            way = next((row["way"] for row in self.rows if row["repair"] == "bias-correction" and row["applied"]), "")
+            found = learn_rounding(prepared, own, centered=bool(way), threads=self.threads, progress=self.progress)
+            if not way:
                 return found
-            rounded = replace(prepared, numbers=found.numbers)
-            biases = correct_biases(rounded, own, threads=self.threads, progress=self.progress)
-            return replace(found, numbers=biases.numbers)
+            return replace(found, numbers=correct(replace(prepared, numbers=found.numbers), own, way=way).numbers)
 
         kept = kept[:affordable(original, _RUNS, _USUAL, KEPT)]
+        turns = affordable(original, len(prepared.placement.products) // 2, most=_USUAL)
         for name in [n for n in ("bias-correction", "adaround") if n in self.names]:
             self.progress("repair", None, name)
-            prepared = self._mend(name, original, prepared, kept, learn if name == "adaround" else correct)
+            ways: dict[str, Callable[[Sequence[Feeds]], Any]] = {"": learn} if name == "adaround" else {
+                way: partial(correct, prepared, way=way) for way in (_ALONE, _IN_TURN)}
+            prepared = self._mend(name, original, prepared, kept, ways)
         return prepared
 
     def _mend(self, name: str, original: Graph, prepared: Prepared, kept: Sequence[Feeds],
-              repair: Callable[[Sequence[Feeds]], Any]) -> Prepared:
+              repairs: Mapping[str, Callable[[Sequence[Feeds]], Any]]) -> Prepared:
         """With the numbers that a repair finds on half of the samples, if they help on the other half.
 
-        What counts is the relative error of the outputs (`outputs.Distance.relative`).
+        repairs: by which way, where there are several; the best one counts. What is compared is the relative error of
+        the outputs (`outputs.Distance.relative`).
         """
         first, second = kept[::2], kept[1::2]
         if not second:
             self.rows.append({"repair": name, "applied": 0, "products": [], "unseen": 0, "outputs": {},
                               "reason": "left away: one half of the samples judges it, and there is only one sample"})
             return prepared
-        found = repair(first)
-        changed = [row for row in found.rows if getattr(row, "taken", True)]
-        mended = replace(prepared, numbers=found.numbers)
         reference = Reference(original, second, self.threads)
-        before, after = (reference.distances(p.annotated()) for p in (prepared, mended))
-        gain = _mean_decibels(before, after)
-        row = {"repair": name, "applied": len(changed) if gain > 0 else 0,
+        before = reference.distances(prepared.annotated())
+        tried = []
+        for way, repair in repairs.items():
+            found = repair(first)
+            after = reference.distances(replace(prepared, numbers=found.numbers).annotated())
+            tried.append((_mean_decibels(before, after), way, found, after))
+        gain, way, found, after = max(tried, key=lambda t: t[0])
+        changed = [row for row in found.rows if getattr(row, "taken", True)]
+        share = _weights_share(prepared, reference, before) if name == "adaround" else 1.0
+        taken = gain > 0 and share >= _SHARE
+        row = {"repair": name, "way": way, "applied": len(changed) if taken else 0,
                "products": [asdict(row) for row in found.rows], "unseen": len(second),
                "outputs": {n: [decibels(1.0, d[n].relative) for d in (before, after)] for n in before}}
-        reason = _reason(gain, len(changed), len(found.rows), len(second))
+        reason = _reason(gain, taken, len(changed), len(found.rows), len(second))
         if name == "adaround":
-            row["weights_share"] = share = _weights_share(prepared, reference, before)
-            reason += f"; nearest rounding of weights makes {share:.0%} of their error, rounding of data the rest"
+            row["weights_share"] = share
+            reason += f"; nearest rounding of weights makes {share:.0%} of their error, rounding of data the rest" + (
+                "" if share >= _SHARE else ": there is nothing to win, and what differs is chance")
         self.rows.append({**row, "reason": reason})
-        return mended if gain > 0 else prepared
+        return replace(prepared, numbers=found.numbers) if taken else prepared
 
     def _weight_noise(self, graph: Graph, placement: Placement) -> float:
         """Mean over products and their channels of |w - rounded w|^2 / |w|^2: small channels count fully."""
@@ -125,12 +137,12 @@ class Repairs:
         return float(np.mean(shares)) if shares else 0.0
 
 
-def _reason(gain: float, changed: int, products: int, unseen: int) -> str:
+def _reason(gain: float, taken: bool, changed: int, products: int, unseen: int) -> str:
     """Why the numbers of a repair were taken or left away. gain: of the outputs, in dB."""
     if not changed:
         return f"left away: none of {products} products gains by it"
     size = f"{abs(gain):.2f} dB {'nearer to' if gain > 0 else 'farther from'} float"
-    return ("" if gain > 0 else "left away: ") + f"with it ({changed} of {products} products) the outputs of " \
+    return ("" if taken else "left away: ") + f"with it ({changed} of {products} products) the outputs of " \
         f"{unseen} samples that it has not seen are {size}"
 
 
