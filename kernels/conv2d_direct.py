@@ -53,8 +53,8 @@ from edgec.kernels.window import (
     count_areas,
     each,
     register_tiles,
-    runs,
     taps,
+    terms,
     too_many_sides,
 )
 
@@ -322,13 +322,9 @@ class Sums:
 
         if self.plain:
             step(0)
-        elif self.cpu.by_element:
-            with unrolled(channels) as channel:
-                step(channel)
         else:
-            for first, count, unroll in runs(split_even(channels, self.tile.unroll)):
-                with loop(count) as t, unrolled(unroll) as u:
-                    step(first + t * unroll + u)
+            for channel in terms(self.cpu, channels, self.tile.unroll):
+                step(channel)
 
 
 def depth(cpu: Machine, conv: Convolution, tile: Tile) -> int:

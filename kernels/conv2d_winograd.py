@@ -56,7 +56,7 @@ from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, known_machine, split_even
 from edgec.kernels.partial_sums import reduced
 from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
-from edgec.kernels.window import Window, pick, runs
+from edgec.kernels.window import Window, pick, runs, terms
 from edgec.kernels.winograd_schedule import (
     Schedule,
     allowed,
@@ -374,13 +374,8 @@ class _Winograd:
                         target = lanes((t * blocks + k) * b, b)
                         store(accumulators, load(accumulators, target) + broadcast(number, b) * weight, target)
 
-                if self.cpu.by_element:
-                    with unrolled(depth) as channel:
-                        step(channel)
-                else:
-                    for begin, times, unroll in runs(split_even(depth, self.tile.unroll)):
-                        with loop(times) as t, unrolled(unroll) as u:
-                            step(begin + t * unroll + u)
+                for channel in terms(self.cpu, depth, self.tile.unroll):
+                    step(channel)
 
             if whole:
                 reduced(self.cpu, accumulators, whole, b, lambda c: slab(c, b))

@@ -130,9 +130,10 @@ class Dot(ABC):
         """The factors `loose` at first + offset for each of the offsets. x: flat, of type `planar`."""
         return [self.loose(x, first + offset) for offset in offsets]
 
-    @abstractmethod
     def weights(self, packed: Buffer, position: Expr) -> Any:
-        """The weights of one step and one vector of sums, the `position`-th of the packed ones."""
+        """The weights of one step and one vector of sums, the `position`-th of the packed ones: one vector of bytes."""
+        size = self.lanes * self.depth
+        return load(packed, lanes(position * size, size))
 
     @abstractmethod
     def add(self, sums: Expr, factor: Any, weights: Any) -> Expr:
@@ -178,10 +179,6 @@ class Vpdpbusd(Dot):
     def loose(self, x: Buffer, first: Expr, count: int | None = None) -> Any:
         """One number of 4 bytes, in all lanes."""
         return view(broadcast(word(x, first, count or 4), self.lanes), f"uint8x{4 * self.lanes}")
-
-    def weights(self, packed: Buffer, position: Expr) -> Any:
-        """One vector."""
-        return load(packed, lanes(position * (4 * self.lanes), 4 * self.lanes))
 
     def add(self, sums: Expr, factor: Any, weights: Any) -> Expr:
         """One instruction."""
@@ -252,7 +249,7 @@ class Vpmaddwd(Dot):
 
     def weights(self, packed: Buffer, position: Expr) -> Any:
         """Half a vector, widened."""
-        return load(packed, lanes(position * (2 * self.lanes), 2 * self.lanes)).astype(f"int16x{2 * self.lanes}")
+        return super().weights(packed, position).astype(f"int16x{2 * self.lanes}")
 
     def add(self, sums: Expr, factor: Any, weights: Any) -> Expr:
         """Two instructions."""
@@ -275,15 +272,21 @@ class Vpmaddwd(Dot):
 
 
 @dataclass(frozen=True)
-class Sdot(Dot):
-    """4 products of int8 per sum, the factor a lane of the block."""
+class Neon(Dot):
+    """Vectors of 16 bytes, of int8 numbers, of which factors are lanes."""
 
     lanes: int = 4
     registers: int = 32
     depth: int = 4
     data: str = "int8"
-    beyond: int = 12
     shared: int = 4
+
+
+@dataclass(frozen=True)
+class Sdot(Neon):
+    """4 products of int8 per sum, the factor a lane of the block."""
+
+    beyond: int = 12
 
     def spare(self, positions: int, vectors: int) -> int:
         """The blocks of all positions and the weights of one step, and one."""
@@ -301,10 +304,6 @@ class Sdot(Dot):
     def spread(self, x: Buffer, first: Expr, offsets: Sequence[int]) -> list[Any]:
         """Lanes of vectors; four offsets that differ by multiples of 4 share one."""
         return [self.factor(x, first + o // 16 * 16 + o % 4, o % 16 // 4) for o in offsets]
-
-    def weights(self, packed: Buffer, position: Expr) -> Any:
-        """One vector."""
-        return load(packed, lanes(position * 16, 16))
 
     @property
     def interleaves(self) -> bool:
@@ -329,18 +328,13 @@ class Sdot(Dot):
 
 
 @dataclass(frozen=True)
-class Smull(Dot):
+class Smull(Neon):
     """Products of int8 in pairs: smull and smlal into int16, sadalp adds neighbours to int32.
 
     begun: registers of products that LLVM begins before it adds them. With fewer it keeps some on the stack: 438
     instructions for 1280 multiply-adds in place of 245 for 1024.
     """
 
-    lanes: int = 4
-    registers: int = 32
-    depth: int = 4
-    data: str = "int8"
-    shared: int = 4
     slots: int = 3
     begun: int = 5
 

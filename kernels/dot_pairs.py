@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgec.kernels.dot import Dot, known_dot, view, word
+from edgec.kernels.dot import Dot, Neon, known_dot, view, word
 from edgec.kernels.emit import Buffer, Expr, broadcast, lanes, load, local, repeated, shuffle, store, unrolled
 from edgec.kernels.quantized import BYTE_BLOCK
 from edgec.kernels.window import Block
@@ -22,13 +22,11 @@ from edgec.target import Target
 
 
 @dataclass(frozen=True)
-class Smmla(Dot):
+class Smmla(Neon):
     """8 products of int8 per sum, the sums of a group [2 positions, 2 outputs]."""
 
     lanes: int = 2
-    registers: int = 32
     depth: int = 8
-    data: str = "int8"
     beyond: int = 8
     shared: int = 2
     positions: int = 2
@@ -62,10 +60,6 @@ class Smmla(Dot):
         halves = [_half(x, first + i * apart, channels) for i in range(count)]
         both = broadcast(halves[0], 2) if count == 1 else shuffle([broadcast(h, 2) for h in halves], (0, 2))
         return view(both, "int8x16")
-
-    def weights(self, packed: Buffer, position: Expr) -> Any:
-        """One vector."""
-        return load(packed, lanes(position * 16, 16))
 
     def add(self, sums: Expr, factor: Any, weights: Any) -> Expr:
         """One instruction."""

@@ -12,18 +12,15 @@ Source:   ONNX operator MatMulInteger, opset 10; the loops of matmul_int8.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from edgec.kernels import epilogue
-from edgec.kernels.dot import of_target, ranked_tiles
-from edgec.kernels.dot_pairs import for_neighbours
-from edgec.kernels.emit import Expr, Writer, broadcast, lanes, load, loop, store, write
+from edgec.kernels.dot import of_target
+from edgec.kernels.emit import Expr, Writer, broadcast, lanes, load, loop, store
 from edgec.kernels.epilogue import Lower
-from edgec.kernels.machine import Tile, known_machine
-from edgec.kernels.matmul import describe, packs_early
-from edgec.kernels.matmul_int8 import ProductWriter, padded_columns
+from edgec.kernels.matmul import Schedule, packs_early
+from edgec.kernels.matmul_int8 import ProductWriter, padded_columns, schedules, write_product
 from edgec.kernels.program import Input, TensorProgram, Workspace
 from edgec.kernels.quantized import BYTE_BLOCK
 from tvm import tirx
@@ -33,7 +30,6 @@ from edgec.plan.layout import Demand
 from edgec.plan.plan import Kernel
 from edgec.target import Target
 
-_MEASURED = 8  # tiles, the best by the cost rule
 ALGORITHM = "dynamic_matmul"
 
 
@@ -61,27 +57,14 @@ def demand(kernel: Kernel, target: Target) -> Demand:
     return Demand()
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """tile: of registers, rows of a as its columns."""
-
-    tile: Tile
-
-
 def choices(kernel: Kernel, target: Target) -> list[Schedule]:
     """Schedules that are worth measuring, the one of the cost rule first; none where the kernel does not apply."""
-    if refuse(kernel, target) is not None:
-        return []
-    size = describe(kernel.anchor)
-    dot = for_neighbours(target, size.m)
-    return [Schedule(tile) for tile in ranked_tiles(dot, 1, size.m, -(-size.n // BYTE_BLOCK))[:_MEASURED]]
+    return schedules(kernel, target) if refuse(kernel, target) is None else []
 
 
 def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rule."""
-    cpu, dot = known_machine(target), for_neighbours(target, describe(kernel.anchor).m)
-    tile = None if schedule is None else schedule.tile
-    return write(kernel.name, lambda writer: _Writer(kernel, cpu, dot, tile, lower, writer).body(), ALGORITHM)
+    return write_product(_Writer, kernel, target, lower, schedule, ALGORITHM)
 
 
 class _Writer(ProductWriter):

@@ -14,7 +14,6 @@ Source:   the loops of matmul, steps as in conv2d_int8.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ from edgec.kernels.emit import (
 )
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, Tile, known_machine, split_even
-from edgec.kernels.matmul import columns_last, describe, packs_early
+from edgec.kernels.matmul import Schedule, columns_last, describe, packs_early
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.kernels.quantized import BYTE_BLOCK, Product
 from edgec.kernels.window import PARTS, Block, Part, pick, runs, share
@@ -74,17 +73,13 @@ def demand(kernel: Kernel, target: Target) -> Demand:
     return Demand()
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """tile: of registers, rows of a as its columns."""
-
-    tile: Tile
-
-
 def choices(kernel: Kernel, target: Target) -> list[Schedule]:
     """Schedules that are worth measuring, the one of the cost rule first; none where the kernel does not apply."""
-    if refuse(kernel, target) is not None:
-        return []
+    return schedules(kernel, target) if refuse(kernel, target) is None else []
+
+
+def schedules(kernel: Kernel, target: Target) -> list[Schedule]:
+    """Schedules of a product of bytes, the one of the cost rule first."""
     size = describe(kernel.anchor)
     dot = for_neighbours(target, size.m)
     return [Schedule(tile) for tile in ranked_tiles(dot, 1, size.m, -(-size.n // BYTE_BLOCK))[:_MEASURED]]
@@ -92,9 +87,15 @@ def choices(kernel: Kernel, target: Target) -> list[Schedule]:
 
 def build(kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None = None) -> TensorProgram:
     """The program for a kernel that `refuse` lets pass, by one of its `choices` or by the cost rule."""
+    return write_product(ProductWriter, kernel, target, lower, schedule, ALGORITHM)
+
+
+def write_product(kind: type[ProductWriter], kernel: Kernel, target: Target, lower: Lower, schedule: Schedule | None,
+                  algorithm: str) -> TensorProgram:
+    """The program of one kind of writer, by a schedule or by the cost rule."""
     cpu, dot = known_machine(target), for_neighbours(target, describe(kernel.anchor).m)
     tile = None if schedule is None else schedule.tile
-    return write(kernel.name, lambda writer: ProductWriter(kernel, cpu, dot, tile, lower, writer).body(), ALGORITHM)
+    return write(kernel.name, lambda writer: kind(kernel, cpu, dot, tile, lower, writer).body(), algorithm)
 
 
 def start_values(weights: np.ndarray, exact: Product) -> np.ndarray:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edgec.kernels.emit import Expr, inside, loop, parallel, span, unrolled, when
-from edgec.kernels.machine import Tile, split_even
+from edgec.kernels.machine import Machine, Tile, split_even
 
 from edgec.ir.graph import Node
 
@@ -248,6 +248,20 @@ def runs(pieces: Sequence[tuple[int, int]], joins: Callable[[int, int], bool] = 
         else:
             result.append((first, 1, length))
     return result
+
+
+def terms(cpu: Machine, count: int, unroll: int) -> Iterator[Expr]:
+    """The numbers 0 .. count - 1 of the terms of a sum: write one term while the iterator stands on it.
+
+    All written out where multiply-adds take a factor by element, whose lane must be known; else a loop of `unroll`.
+    """
+    if cpu.by_element:
+        with unrolled(count) as term:
+            yield term
+        return
+    for first, times, length in runs(split_even(count, unroll)):
+        with loop(times) as t, unrolled(length) as u:
+            yield first + t * length + u
 
 
 def pick(index: Expr, found: Sequence[tuple[int, int, int]]) -> Iterator[tuple[Expr, int]]:
