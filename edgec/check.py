@@ -95,7 +95,7 @@ def check_row(check: Check) -> dict[str, Any]:
     """A Check for JSON; an infinite error is the text `inf`."""
     error = check.error if np.isfinite(check.error) else str(check.error)
     return {"name": check.name, "error": error, "tolerance": check.tolerance, "magnitude": check.magnitude,
-            "sample": check.sample, "ok": check.ok}
+            "sample": check.sample, "ok": check.ok, "weak": check.weak}
 
 
 def measure_accuracy(load: Load, original: bytes, lowered: Lowered, progress: Progress) -> dict[str, Any] | None:

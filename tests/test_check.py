@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from edgec.check import Outcome, fault, replay
+from edgec.check import Outcome, check_row, fault, replay
 from edgec.errors import InternalError, Unsupported, UserError
-from edgec.golden import Golden
+from edgec.golden import Check, Golden
 from edgec.ir.interpret import interpret
 from edgec.passes.half import to_half
 from tests.models import Builder, feeds
@@ -124,3 +124,11 @@ def test_replay_says_why_when_the_engine_cannot_run_here():
     assert outcome == Outcome(reason="no such processor here", hint="use the device")
     assert outcome.failed == []
     assert outcome.to_json()["ran"] is False
+
+
+def test_a_check_whose_tolerance_is_as_large_as_the_numbers_is_weak():
+    """Where two numbers cancel each other, the reference's own rounding is all that is left."""
+    rows = [check_row(Check("y", 0.0, tolerance, 2.0, 0)) for tolerance in (0.0, 2e-4, 0.19, 0.21)]
+    assert [row["weak"] for row in rows] == [False, False, False, True]
+    assert Check("zero", 0.0, 1e-8, 0.0, 0).weak
+    assert not Check("index", 0.0, 0.0, 0.0, 0).weak

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from edgec.cli.arguments import AsJson, Quiet, Repair, complete_target, parse_repairs
-from edgec.cli.console import Steps, print_json, summarize
+from edgec.cli.console import Steps, print_json, summarize, warn_of_chance, warn_of_weak_checks
 from edgec.cli.devices import OnDevice, describe_engines, meet, open_engine
 from edgec.cli.guard import guarded
 from edgec.cli.model import ModelOptions
@@ -183,6 +183,7 @@ def _print_summary(folder: Path, report: dict[str, Any], elapsed: float) -> None
         how += " under emulation" * (golden["emulated"] and not golden["note"])
         print(f"checked      {how}: largest difference {worst['error']:.3g} of {worst['tolerance']:.3g} allowed "
               f"({worst['name']})")
+        warn_of_weak_checks(golden["outputs"])
         if golden["note"]:
             print(f"             by {golden['note']}")
     else:
@@ -230,3 +231,4 @@ def _print_quantization(facts: dict[str, Any]) -> None:
               f"{accuracy['float']['value']:.2f}{unit}: drop {drop['value']:.2f} ({drop['low']:.2f} .. "
               f"{drop['high']:.2f}) on {many(accuracy['samples'], 'sample')}"
               + " in ONNX Runtime" * (accuracy["with"] != "engine"))
+        warn_of_chance(accuracy)

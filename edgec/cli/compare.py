@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from edgec.cli.arguments import AsJson, Factory, Quiet, Submodule, TrustPickle, Values, parse_values
-from edgec.cli.console import Steps, print_json, print_table
+from edgec.cli.console import Steps, print_json, print_table, warn_of_chance
 from edgec.cli.guard import guarded
 from edgec.errors import UserError
 
@@ -77,6 +77,7 @@ def command(
         print_json(facts)
     else:
         _print(facts)
+    warn_of_chance(facts)
     if max_drop is not None and result.drop.value > max_drop:
         raise typer.Exit(EXCEEDED)
 

@@ -72,6 +72,27 @@ class Steps:
         self._stage = ""
 
 
+def warn(text: str, advice: str) -> None:
+    """A warning on stderr, and what to do about it."""
+    print(f"warning: {text}\n  do: {advice}", file=sys.stderr)
+
+
+def warn_of_chance(accuracy: Mapping[str, Any]) -> None:
+    """A warning if the float model of a comparison, as JSON, is no better than chance."""
+    if accuracy["doubt"]:
+        warn(accuracy["doubt"], "check --preprocess, how the classes are numbered, and --labels; until the float model "
+             "does what it should, the difference says nothing")
+
+
+def warn_of_weak_checks(outputs: Iterable[Mapping[str, Any]]) -> None:
+    """A warning for outputs whose tolerance is a large share of their numbers, from the rows of a golden set."""
+    weak = [f"{r['name']} (largest magnitude {r['magnitude']:.3g}, tolerance {r['tolerance']:.3g})"
+            for r in outputs if r["weak"]]
+    if weak:
+        warn(f"the check would not notice much: {', '.join(weak)}",
+             "build with real inputs, --golden FILE.npz, on which the outputs are larger and steadier")
+
+
 def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
     """JSON on stdout, and nothing else there."""
     print(json.dumps(content, indent=1, ensure_ascii=False))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgec.cli.arguments import AsJson, Quiet
-from edgec.cli.console import Steps, print_json, print_table
+from edgec.cli.console import Steps, print_json, print_table, warn_of_weak_checks
 from edgec.cli.devices import OnDevice, describe_engines, open_engine
 from edgec.cli.guard import guarded
 from edgec.progress import many
@@ -52,5 +52,6 @@ def command(
         verdict = "passed" if passed else "FAILED"
         how = many(len(golden.inputs), "sample") + " under emulation" * (emulated and not note)
         print(f"{bundle.name} for {bundle.target.name}: {verdict}, {how}" + f"; by {note}" * bool(note))
+    warn_of_weak_checks(check_row(c) for c in checks)
     if not passed:
         raise typer.Exit(FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from edgec.data.dataset import Data, Sample
-from edgec.data.metrics import METRICS, Metric, default_metric, find_metric
+from edgec.data.metrics import METRICS, PERCENT, Metric, default_metric, find_metric
 from edgec.errors import UserError
 from edgec.progress import Progress, many, silent
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 CONFIDENCE = 0.95
+_GUESSED = 0.05  # a score that guessing reaches with at least this probability is called one of chance
 _DRAWS = 1000  # of the bootstrap; its own error of a 95 % bound is then about 5 % of the interval's width
 _SLOW_DRAWS = 200  # for scores that are no mean, such as average precision: each draw computes it anew
 
@@ -44,7 +46,8 @@ class ClassRow:
 class Comparison:
     """first: the float model; second: the other. drop: first - second, of the same samples. p_value: chance of so many
     samples changing in one direction if both models were equally good, for metrics of right and wrong.
-    agreement: the other's closeness to the float model, by metric name.
+    agreement: the other's closeness to the float model, by metric name. doubt: why the float model's score says
+    nothing, empty if it does.
     """
 
     metric: str
@@ -58,6 +61,7 @@ class Comparison:
     only_second: int | None = None
     agreement: Mapping[str, float] = field(default_factory=dict)
     classes: tuple[ClassRow, ...] = ()
+    doubt: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """All of it, fit for JSON."""
@@ -69,7 +73,7 @@ class Comparison:
                 "mcnemar": None if self.p_value is None else {
                     "p_value": self.p_value, "only_float_right": self.only_first,
                     "only_engine_right": self.only_second},
-                "agreement": dict(self.agreement),
+                "agreement": dict(self.agreement), "doubt": self.doubt,
                 "classes": [{"name": r.name, "samples": r.samples, "float": r.first, "engine": r.second}
                             for r in self.classes]}
 
@@ -170,7 +174,35 @@ def summarize(metric: Metric, first: Sequence[Any], second: Sequence[Any], agree
         rows = [ClassRow(classes[k] if 0 <= k < len(classes) else str(k), n, score, theirs[k][1])
                 for k, (n, score) in mine.items() if k in theirs]
     return Comparison(metric.name, metric.unit, len(first), one, other, drop, p_value, only_first, only_second,
-                      dict(agreement), tuple(rows))
+                      dict(agreement), tuple(rows), _doubt(metric, first, scores[0]))
+
+
+def _doubt(metric: Metric, records: Sequence[Any], score: float) -> str:
+    """Why a score is no better than chance: a score of 0, or one that always naming the most frequent classes reaches
+    (exact binomial test, one-sided).
+    """
+    if metric.truth == "label" and metric.unit == PERCENT and score == 0:
+        return f"the float model itself scores 0 {PERCENT}"
+    if not metric.guesses:
+        return ""
+    counts = sorted(Counter(label for _, label in records).values())
+    share = sum(counts[-metric.guesses:]) / len(records)
+    right = sum(hit for hit, _ in records)
+    if binomial_tail(right, len(records), share) < _GUESSED:
+        return ""
+    return (f"the float model itself is right as often as one that guesses: {100 * right / len(records):.2f} {PERCENT} "
+            f"of {len(records)}, and always naming the most frequent of them gives {100 * share:.2f} {PERCENT}")
+
+
+def binomial_tail(least: int, count: int, chance: float) -> float:
+    """The probability of `least` or more hits in `count` trials. Formula: sum_{i >= least} C(n, i) p^i (1 - p)^(n - i),
+    in logarithms, so that any count works.
+    """
+    if chance >= 1 or least <= 0:
+        return 1.0
+    logs = [math.lgamma(count + 1) - math.lgamma(i + 1) - math.lgamma(count - i + 1) + i * math.log(chance)
+            + (count - i) * math.log1p(-chance) for i in range(least, count + 1)]
+    return min(1.0, sum(map(math.exp, logs)))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -28,7 +28,8 @@ class Metric:
 
     truth: `label`: it is the sample's label; `float`: it is the float model's outputs, so no labels are needed;
     `feeds`: the inputs hold it. by_class: (samples, score) of each class, where there are classes.
-    exact: records are right or wrong (0 and 1), for exact tests.
+    exact: records are right or wrong (0 and 1), for exact tests. guesses: of the label's class, in one answer; 0 where
+    it is no such question.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Metric:
     score: Callable[[Sequence[Any]], float]
     by_class: Callable[[Sequence[Any]], dict[int, tuple[int, float]]] | None = None
     exact: bool = False
+    guesses: int = 0
 
 
 def find_metric(text: str) -> Metric:
@@ -243,8 +245,10 @@ def _plain(metric: Metric, rest: str) -> Metric:
 
 
 METRICS: dict[str, Callable[[str], Metric]] = {
-    "top1": partial(_plain, Metric("top1", PERCENT, "label", partial(_top, 1), _share, _shares, exact=True)),
-    "top5": partial(_plain, Metric("top5", PERCENT, "label", partial(_top, 5), _share, _shares, exact=True)),
+    "top1": partial(_plain, Metric("top1", PERCENT, "label", partial(_top, 1), _share, _shares, exact=True,
+                                   guesses=1)),
+    "top5": partial(_plain, Metric("top5", PERCENT, "label", partial(_top, 5), _share, _shares, exact=True,
+                                   guesses=5)),
     "agreement": partial(_plain, Metric("agreement", PERCENT, "float", _agreement, _share, _shares, exact=True)),
     "sqnr": partial(_plain, Metric("sqnr", DECIBEL, "float", _sqnr, _mean)),
     "next-token": partial(_plain, Metric("next-token", PERCENT, "feeds", _next_token, _percent)),

@@ -14,7 +14,9 @@ SPECS = (
     OpSpec("TensorScatter", _O, QuantRole.FLOAT),
     OpSpec("OneHot", _O, _N, side_inputs=frozenset({1})),
     OpSpec("TopK", _O, _C, side_inputs=frozenset({1})),
-    OpSpec("NonMaxSuppression", _O, QuantRole.FLOAT, side_inputs=frozenset({2, 3, 4})),
+    OpSpec("NonMaxSuppression", _O, QuantRole.FLOAT, side_inputs=frozenset({2, 3, 4}),
+           advice="if the selection of boxes is to leave the engine, end the model at {0} and {1} "
+           "(onnx.utils.extract_model), and select them in the application"),
     OpSpec("Compress", _O, _C),
     OpSpec("NonZero", _O, _N),
     OpSpec("Unique", _O, QuantRole.FLOAT),

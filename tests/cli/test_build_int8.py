@@ -99,3 +99,13 @@ def test_two_builds_give_the_same_bytes_and_a_work_folder_changes_nothing(edgec,
         one, other, resumed = ((tmp_path / n / file).read_bytes() for n in "abc")
         assert one == other == resumed, file
     assert list((tmp_path / "work").iterdir())
+
+
+def test_build_warns_when_the_float_model_is_no_better_than_chance(edgec, case, tmp_path):
+    model, train, test = case
+    with np.load(test) as arrays:
+        np.savez(tmp_path / "wrong.npz", x=arrays["x"], y=np.roll(arrays["y"], 7))
+    done = edgec("build", model, "-t", "onnxruntime", "--precision", "int8", "--calibration", train, "--evaluation",
+                 tmp_path / "wrong.npz", "-o", tmp_path / "out", "-q")
+    assert done.code == 0, done.err
+    assert "warning: the float model itself is right as often as one that guesses" in done.err

@@ -87,3 +87,14 @@ def test_compare_refuses_another_model(edgec, models, tmp_path):
     other = save(b.output(b("Relu", b.input("z", 1, 6))), tmp_path / "other.onnx")
     done = edgec("compare", other, models[1], "--data", models[3], "-q")
     assert done.code == 2
+
+
+def test_compare_warns_of_labels_that_do_not_belong_to_the_model(edgec, models, tmp_path):
+    model, exact, _, data = models
+    with np.load(data) as arrays:
+        np.savez(tmp_path / "wrong.npz", x=arrays["x"], y=np.roll(arrays["y"], 7))
+    done = edgec("compare", model, exact, "--data", tmp_path / "wrong.npz", "-q")
+    assert done.code == 0
+    assert "warning: the float model itself is right as often as one that guesses" in done.err
+    assert "--preprocess" in done.err
+    assert edgec("compare", model, exact, "--data", data, "-q").err == ""

@@ -1,4 +1,4 @@
-from edgec.cli.console import Steps
+from edgec.cli.console import Steps, warn_of_weak_checks
 
 
 def lines(text):
@@ -24,3 +24,12 @@ def test_a_stage_that_fails_has_no_result(capsys):
             raise ValueError
     except ValueError:
         assert lines(capsys.readouterr().err) == ["stopped here"]
+
+
+def test_weak_checks_are_told_with_what_to_do(capsys):
+    warn_of_weak_checks([{"name": "a", "magnitude": 2.0, "tolerance": 0.1, "weak": False}])
+    assert capsys.readouterr().err == ""
+    warn_of_weak_checks([{"name": "b", "magnitude": 1.0, "tolerance": 0.5, "weak": True}])
+    said = capsys.readouterr().err
+    assert "b (largest magnitude 1, tolerance 0.5)" in said
+    assert "--golden" in said

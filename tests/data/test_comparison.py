@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgec.data.boxes import Matched
-from edgec.data.comparison import Baseline, compare, mcnemar, summarize
+from edgec.data.comparison import Baseline, binomial_tail, compare, mcnemar, summarize
 from edgec.data.dataset import open_data
 from edgec.data.metrics import Metric, find_metric
 from edgec.errors import UserError
@@ -152,3 +152,40 @@ def test_baseline_runs_the_float_model_once_for_labels(tmp_path):
     baseline = Baseline(data(tmp_path), exact)
     baseline.drop(lambda feeds: {"y": feeds["x"]})
     assert len(calls) == 50
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.sampled_from([0.1, 0.5, 0.93, 1.0]))
+def test_binomial_tail_is_the_sum_of_its_terms(least, more, chance):
+    n = least + more
+    exact = sum(comb(n, i) * chance**i * (1 - chance) ** (n - i) for i in range(least, n + 1))
+    assert binomial_tail(least, n, chance) == pytest.approx(exact)
+
+
+def test_binomial_tail_takes_large_counts():
+    assert binomial_tail(5100, 10_000, 0.5) == pytest.approx(0.0233, abs=1e-3)
+
+
+def doubt(name: str, classes: list[int], right: int) -> str:
+    rows = [(i < right, kind) for i, kind in enumerate(classes)]
+    return summarize(find_metric(name), rows, rows, {}).doubt
+
+
+TEN = [i % 10 for i in range(200)]
+
+
+def test_a_float_model_that_guesses_is_doubted():
+    assert "always naming the most frequent of them gives 10.00 %" in doubt("top1", TEN, 26)
+    assert doubt("top1", TEN, 30) == ""
+    assert doubt("top1", [0] * 150 + [1] * 50, 150)  # three quarters are of one class
+    assert doubt("top1", [0] * 150 + [1] * 50, 165) == ""
+    assert doubt("top5", TEN, 105)
+    assert doubt("top5", TEN, 130) == ""
+    assert doubt("top1", [3] * 40, 40)  # all of one class: any score can be had
+    assert "scores 0 %" in doubt("top1", TEN, 0)
+
+
+def test_metrics_without_guesses_are_not_doubted_unless_they_are_zero():
+    assert doubt("agreement", TEN, 3) == ""
+    for score, said in ((0.0, True), (0.1, False)):
+        assert bool(summarize(find_metric("iou"), [score] * 9, [score] * 9, {}).doubt) is said
+    assert summarize(find_metric("si-snr"), [0.0] * 9, [0.0] * 9, {}).doubt == ""

@@ -16,7 +16,7 @@ from edgec.backends.preprocess import picture_recipe, preprocess_files
 from edgec.backends.tvm import entry, link
 from edgec.backends.tvm.elf import data_object
 from edgec.errors import InternalError, Refusal, Unsupported, UserError
-from edgec.ir.graph import Value
+from edgec.ir.graph import Node, Value
 from edgec.ir.types import DType
 from edgec.kernels.program import TensorProgram
 from edgec.kernels.tables import Table
@@ -63,10 +63,10 @@ class TvmBackend:
             for value in (*node.input_values, *node.outputs):
                 reason = _refuse_value(value, target)
                 if reason is not None:
-                    return Refusal(node.name, reason[0], reason[1], node.source)
+                    return _refusal(node, reason)
             reason = None if kernel.algorithm == "alias" else lower.refuse(node)
             if reason is not None:
-                return Refusal(node.name, reason[0], reason[1], node.source)
+                return _refusal(node, reason)
         return None
 
     def policy(self, target: Target) -> Policy:
@@ -184,6 +184,11 @@ def compile_programs(plan: Plan, programs: dict[int, TensorProgram], target: Tar
         "predicted": work.predictions(plan, programs, target, len(layout.constants) + layout.arena.nbytes),
     }
     return Artifact("tvm", options.folder, ports[0], ports[1], files, meta)
+
+
+def _refusal(node: Node, reason: tuple[str, str]) -> Refusal:
+    """What is wrong with a node, and what a user can do about it."""
+    return Refusal(node.name, reason[0], "; ".join(filter(None, (reason[1], table.advice(node)))), node.source)
 
 
 def _refuse_value(value: Value, target: Target) -> tuple[str, str] | None:

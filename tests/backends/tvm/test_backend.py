@@ -111,6 +111,16 @@ def test_supports_refuses_float16_when_the_core_has_no_arithmetic_for_it():
     assert refusal_of(graph, load_target("rpi5")) is None
 
 
+def test_supports_says_what_to_do_about_the_selection_of_boxes():
+    b = Builder()
+    boxes, scores = b("Mul", b.input("x", 1, 10, 4), [2.0], name="corners"), b.input("probabilities", 1, 3, 10)
+    most, overlap = b.constant(np.array([5], np.int64)), b.constant(np.array([0.5], np.float32))
+    graph = b.output(b("NonMaxSuppression", boxes, scores, most, overlap))
+    refusal = next(r for k in group(graph) if (r := BACKEND.supports(k, RPI4)) is not None)
+    assert "depends on data" in refusal.text
+    assert "end the model at corners and probabilities (onnx.utils.extract_model)" in refusal.text
+
+
 def test_supports_refuses_when_op_has_no_lowering():
     b = Builder()
     graph = b.output(b("Det", b.input("x", 3, 3)))
