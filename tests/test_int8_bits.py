@@ -38,7 +38,7 @@ from tests.models import feeds as random_feeds
 from tests.real_models import DATA, MODELS
 
 TARGETS = ("x86-64-v3", "host", "rpi4", "rpi5")
-QUICK = ("mobilenet_v3", "yolo", "vit")
+QUICK = ("mobilenet_v3", "yolo", "vit", "preactivation")
 Feeds = Mapping[str, np.ndarray]
 
 

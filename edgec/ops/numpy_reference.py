@@ -1,5 +1,6 @@
-"""The reference of a few ops in numpy: at a useful speed where onnx's own takes minutes per image, and by the formula
-where onnx's own is wrong (LRN over fewer samples than channels, LpNormalization with p = 1 of negative numbers).
+"""The reference of a few ops in numpy: at a useful speed where onnx's own takes minutes per image, by the formula where
+onnx's own is wrong (LRN over fewer samples than channels, LpNormalization with p = 1 of negative numbers), and in the
+order of kernels that promise its bits where they would else divide for every number (BatchNormalization).
 
 Each function gets a node and its arrays, and returns None for a case that it leaves to onnx.
 """
@@ -139,6 +140,25 @@ def average_pool(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
     return [total / count]
 
 
+def batch_normalization(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
+    """Computes y[n, c] = (x[n, c] - mean[c]) * (gamma[c] * (1 / sqrt(var[c] + epsilon))) + beta[c], in inference.
+
+    Numerics: every step is rounded to the type of x. Source: ONNX operator BatchNormalization.
+    """
+    if len(arrays) != 5 or node.integer("training_mode", 0) or any(a is None for a in arrays):
+        return None
+    x, gamma, beta, mean, var = (a for a in arrays if a is not None)
+    kind = x.dtype.type
+    if x.ndim < 2 or any(a.dtype != x.dtype for a in (gamma, beta, mean, var)):
+        return None
+
+    def each(channel: np.ndarray) -> np.ndarray:
+        return channel.reshape(-1, *[1] * (x.ndim - 2))
+
+    scale = gamma * (kind(1) / np.sqrt(var + kind(node.real("epsilon", 1e-5))))
+    return [(x - each(mean)) * each(scale) + each(beta)]
+
+
 def lrn(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
     """Computes y[n, c] = x[n, c] / (bias + alpha / size * sum of x[n, c']^2 over the `size` channels around c) ^ beta.
 
@@ -166,5 +186,5 @@ def lp_normalization(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
 
 NUMPY: dict[str, Callable[[Node, Arrays], list[np.ndarray] | None]] = {
     "Conv": conv, "ConvTranspose": conv_transpose, "MaxPool": max_pool, "AveragePool": average_pool, "LRN": lrn,
-    "LpNormalization": lp_normalization,
+    "LpNormalization": lp_normalization, "BatchNormalization": batch_normalization,
 }

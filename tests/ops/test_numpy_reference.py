@@ -39,8 +39,11 @@ POOLS = [
     ([draw(1, 2, 9, 8)], {"kernel_shape": (2, 3), "dilations": (2, 1)}),
     ([draw(1, 2, 13)], {"kernel_shape": (4,), "strides": (3,)}),
 ]
+NORMS = [([draw(*shape), draw(4), draw(4), draw(4), np.abs(draw(4))], {"epsilon": 1e-3})
+         for shape in ((3, 4), (2, 4, 5), (2, 4, 3, 2))]
 CASES = ([("Conv", *c) for c in CONVS] + [("ConvTranspose", *c) for c in TRANSPOSED] + [("MaxPool", *c) for c in POOLS]
-         + [("AveragePool", a, {**k, "count_include_pad": i}) for a, k in POOLS for i in (0, 1)])
+         + [("AveragePool", a, {**k, "count_include_pad": i}) for a, k in POOLS for i in (0, 1)]
+         + [("BatchNormalization", *c) for c in NORMS])
 
 
 @pytest.mark.parametrize(("op", "arrays", "attributes"), CASES, ids=lambda v: v if isinstance(v, str) else None)
