@@ -15,8 +15,8 @@ SPECS = (
     OpSpec("OneHot", _O, _N, side_inputs=frozenset({1})),
     OpSpec("TopK", _O, _C, side_inputs=frozenset({1})),
     OpSpec("NonMaxSuppression", _O, QuantRole.FLOAT, side_inputs=frozenset({2, 3, 4}),
-           advice="if the selection of boxes is to leave the engine, end the model at {0} and {1} "
-           "(onnx.utils.extract_model), and select them in the application"),
+           advice="end the model at the boxes and scores that this node reads (onnx.utils.extract_model), and select "
+           "boxes in the application, to be without ONNX Runtime there"),
     OpSpec("Compress", _O, _C),
     OpSpec("NonZero", _O, _N),
     OpSpec("Unique", _O, QuantRole.FLOAT),

@@ -46,7 +46,7 @@ class OpSpec:
     side_inputs: indices of inputs that must be constants for native kernels because they are parameters rather than
     data (the shape of Reshape, the axes of a reduction).
     commutative: the order of the inputs does not matter. pure: the same inputs give the same outputs.
-    advice: what a user can do where an engine cannot run it; {0}, {1} stand for the names of its inputs.
+    advice: what a user can do where an engine cannot run it.
     """
 
     name: str
@@ -103,11 +103,9 @@ class OpTable:
         return spec.kernel if spec else KernelRole.OPAQUE
 
     def advice(self, node: Node) -> str:
-        """What a user can do about a node that an engine cannot run, with the names of its inputs; empty if nothing is
-        known.
-        """
+        """What a user can do about a node that an engine cannot run; empty if nothing is known."""
         spec = self.find(node)
-        return spec.advice.format(*("" if v is None else v.name for v in node.inputs)) if spec else ""
+        return spec.advice if spec else ""
 
     def is_pure(self, node: Node) -> bool:
         """True if the same inputs give the same outputs; unknown ops, and bodies with one, count as random."""

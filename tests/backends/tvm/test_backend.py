@@ -118,7 +118,7 @@ def test_supports_says_what_to_do_about_the_selection_of_boxes():
     graph = b.output(b("NonMaxSuppression", boxes, scores, most, overlap))
     refusal = next(r for k in group(graph) if (r := BACKEND.supports(k, RPI4)) is not None)
     assert "depends on data" in refusal.text
-    assert "end the model at corners and probabilities (onnx.utils.extract_model)" in refusal.text
+    assert "end the model at the boxes and scores that this node reads (onnx.utils.extract_model)" in refusal.text
 
 
 def test_supports_refuses_when_op_has_no_lowering():
