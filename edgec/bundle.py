@@ -19,11 +19,12 @@ from typing import Any, TypeVar
 
 from edgec.backends import NAMES
 from edgec.backends.base import Artifact, Port
+from edgec.cpu import Cpu
 from edgec.errors import UserError
 from edgec.files import sha256, write_whole
 from edgec.golden import Golden
 from edgec.ir.types import DType, TensorType
-from edgec.target import Cpu, Target
+from edgec.target import Target
 
 SCHEMA = 1
 MANIFEST, GOLDEN, REPORT, PAGE, ENGINE = "manifest.json", "golden.npz", "report.json", "report.html", "engine"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgec.target import Cpu, core_features
+from edgec.cpu import Cpu, core_features
 
 _X86_NAMES = {  # Linux flag -> LLVM feature, where the names differ
     "pni": "sse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "bmi1": "bmi", "abm": "lzcnt", "avx512_vnni": "avx512vnni",

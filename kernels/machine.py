@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
+from edgec.cpu import Cpu
 from edgec.errors import InternalError
 from edgec.ir.types import DType
 from edgec.plan.plan import Kernel
-from edgec.target import Cpu, Target
+from edgec.target import Target
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from edgec.cpu import Cpu
 from edgec.errors import UserError
 from edgec.files import write_whole
 from edgec.plan.plan import Kernel, stored_dtype
-from edgec.target import Cpu
 
 SCHEMA = 1
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
 import onnx
 
 from edgec.errors import Refusal, Unsupported, UserError
+from edgec.frontends import onnx_subgraphs
 from edgec.frontends.onnx_opset import ConversionError, convert, has_schema
 from edgec.frontends.onnx_qoperator import expand
+from edgec.frontends.onnx_scope import UNTYPED, Scope, Untyped
 from edgec.frontends.onnx_source import source_of
 from edgec.frontends.onnx_tensors import MAX_ELEMENTS, element_type, refuse_nan, to_array
 from edgec.ir.graph import OPSET, Attr, Graph, Node, Value
@@ -21,41 +22,7 @@ from edgec.ops.semantics import NoInference, NoTensor, evaluate, infer_types
 FOLD_LIMIT = 1024  # elements; shapes, axes and conditions are smaller, weights are not folded here
 _BLANK = TensorType(DType.FLOAT32, ())
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype"})  # integers that mean an element type
-
-
-class Untyped:
-    """Stands for a value whose node was refused; nodes that read it are skipped, so that each cause is told once."""
-
-
-UNTYPED = Untyped()
 _REMEDIES = {"ZipMap": ": convert with skl2onnx and options={'zipmap': False}"}
-
-
-@dataclass
-class Scope:
-    """ONNX value names as seen by the nodes of one graph or branch.
-
-    `graph` receives the nodes. A branch that is taken at compile time shares the graph of its parent. A subgraph has a
-    graph of its own and reads outer values through `captures`: name -> (outer value, input of this graph).
-    """
-
-    graph: Graph
-    parent: Scope | None = None
-    names: dict[str, Value | Untyped] = field(default_factory=dict)
-    captures: dict[str, tuple[Value, Value]] = field(default_factory=dict)
-
-    def find(self, name: str) -> Value | Untyped | None:
-        """The value of that name, here or outside, or None. An outer constant is copied, anything else captured."""
-        if name in self.names:
-            return self.names[name]
-        outer = self.parent.find(name) if self.parent else None
-        if outer is None or isinstance(outer, Untyped) or self.parent is None or self.parent.graph is self.graph:
-            return outer
-        inner = Value(self.graph.unique_name(outer.name), outer.type, outer.const, outer.quant)
-        if outer.const is None:
-            self.captures[name] = (outer, inner)
-        self.names[name] = inner
-        return inner
 
 
 class GraphReader:
@@ -181,8 +148,6 @@ class GraphReader:
         self, proto: onnx.NodeProto, scope: Scope, name: str, source: str, keep: frozenset[str]
     ) -> None:
         """`proto` is of the graph's opset."""
-        from edgec.frontends import onnx_subgraphs
-
         inputs: list[Value | None] = []
         for wanted in proto.input:
             found = scope.find(wanted) if wanted else None

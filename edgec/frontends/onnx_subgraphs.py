@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import onnx
 
 from edgec.errors import UserError
+from edgec.frontends.onnx_scope import Scope
 from edgec.frontends.onnx_tensors import refuse_nan, to_array
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
-    from edgec.frontends.onnx_graph import GraphReader, Scope
+    from edgec.frontends.onnx_graph import GraphReader
 
 _BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
 _INT_SCALAR, _BOOL_SCALAR = TensorType(DType.INT64, ()), TensorType(DType.BOOL, ())
@@ -81,8 +82,6 @@ class _Site:
 
     def inner_scope(self, graph: Graph, body: onnx.GraphProto, rename: Callable[[str], str]) -> Scope:
         """A scope inside this one, whose nodes go into `graph`, with the constants of a body."""
-        from edgec.frontends.onnx_graph import Scope
-
         scope = Scope(graph, self.scope)
         arrays = [(t.name, to_array(t, self.reader.where)) for t in body.initializer]
         refuse_nan(arrays, self.reader.where)

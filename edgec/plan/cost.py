@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from edgec.target import Cpu, Target
+from edgec.cpu import Cpu
+from edgec.target import Target
 
 # Share of the products' roof, the median over the layers that are bound by it. Measured 2026-11-24 on an Intel Xeon,
 # AVX-512 VNNI, 2 virtual cores, one thread, layers of ResNet-18, VGG-11, MobileNetV2 and DS-CNN; those of bytes and of

@@ -16,6 +16,7 @@ from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.codegen import tvm_target
 from edgec.backends.tvm.exact import fenced
 from edgec.backends.tvm.phases import serial
+from edgec.cpu import Cpu
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.interpret import interpret
 from edgec.ir.quantize import dequantize, quantize
@@ -25,7 +26,7 @@ from edgec.plan.grids import settle
 from edgec.plan.kernels import group
 from edgec.plan.layout import Demand, assign
 from edgec.plan.plan import Kernel, Layout, in_bytes, stored_dtype
-from edgec.target import Cpu, Target, load_target
+from edgec.target import Target, load_target
 
 AVX2 = Target("avx2", Cpu("haswell", "x86_64", l2_kib=256, features=("avx2", "fma")))
 AVX512 = Target("avx512", Cpu("skylake-avx512", "x86_64", l2_kib=1024, features=("avx512f", "avx2", "fma")))

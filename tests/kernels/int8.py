@@ -10,10 +10,11 @@ import pytest
 
 from edgec.backends.base import CompileOptions
 from edgec.backends.tvm.backend import BACKEND
+from edgec.cpu import Cpu
 from edgec.ir.graph import Graph
 from edgec.ir.interpret import interpret
 from edgec.plan.placement import place
-from edgec.target import Cpu, Target, load_target
+from edgec.target import Target, load_target
 from tests.grids import on_grids, random_feeds
 from tests.kernels.harness import check_exact
 

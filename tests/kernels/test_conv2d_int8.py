@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from edgec.kernels import conv2d_int8, conv2d_int8_winograd, dot, registry
 
+from edgec.cpu import Cpu
 from edgec.ir.graph import Graph
 from edgec.ir.interpret import interpret
 from edgec.ir.types import Quant
 from edgec.plan.kernels import group
-from edgec.target import Cpu, Target, load_target
+from edgec.target import Target, load_target
 from tests.grids import on_grids, random_feeds, weight_on_grid
 from tests.kernels.harness import check_exact, graph_input, node, random
 from tests.kernels.int8 import ARM, X86, check_bytes, check_engine, cores, emulated

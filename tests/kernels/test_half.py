@@ -21,13 +21,14 @@ from edgec.kernels import (
 )
 from edgec.kernels.winograd_transform import axis, mean_error
 
+from edgec.cpu import Cpu
 from edgec.ir.double import in_double_precision
 from edgec.ir.graph import Graph, Value
 from edgec.ir.interpret import interpret
 from edgec.ir.types import DType
 from edgec.passes.half import to_half
 from edgec.plan.kernels import group
-from edgec.target import Cpu, Target, load_target
+from edgec.target import Target, load_target
 from tests.kernels import test_conv2d_direct as direct_cases
 from tests.kernels import test_conv2d_winograd as winograd_cases
 from tests.kernels.harness import AVX512, graph_input, node, random, rng, run, targets

@@ -7,10 +7,11 @@ import pytest
 from edgec.kernels import matmul_sparse
 
 from edgec.compress.sparse.patterns import pattern_mask
+from edgec.cpu import Cpu
 from edgec.ir.graph import Graph, Value
 from edgec.ir.types import Sparsity
 from edgec.plan.kernels import group
-from edgec.target import Cpu, Target, load_target
+from edgec.target import Target, load_target
 from tests.kernels.harness import check, everywhere, targets
 from tests.models import Builder
 

@@ -9,9 +9,10 @@ import pytest
 from edgec.kernels import conv2d_direct, conv2d_winograd, registry, tables
 from edgec.kernels.tables import Choice, Entry, Table
 
+from edgec.cpu import Cpu
 from edgec.errors import UserError
 from edgec.plan.kernels import group
-from edgec.target import Cpu, load_target
+from edgec.target import load_target
 from tests.models import Builder
 
 AVX512 = load_target("x86-64-v4")

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 
+from edgec.cpu import Cpu
 from edgec.errors import Refusal, Unsupported
 from edgec.ir import DType, Graph, TensorType, Value
 from edgec.ir.interpret import interpret
 from edgec.ops.semantics import make_node
 from edgec.plan.placement import place
-from edgec.target import Cpu, Target
+from edgec.target import Target
 
 TARGET = Target("bench", Cpu("x86-64", "x86_64"))
 

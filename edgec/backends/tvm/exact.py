@@ -12,7 +12,8 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir.prim import expr as prim
 
-from edgec.target import Cpu, Target
+from edgec.cpu import Cpu
+from edgec.target import Target
 
 _FENCE = "llvm.arithmetic.fence"  # LLVM language reference: nothing is contracted or reassociated across it
 _WISH = "edgec.uncontracted"

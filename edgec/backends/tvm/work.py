@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgec.cpu import Cpu
 from edgec.ir.types import DType
 from edgec.kernels.machine import number_format
 from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.ops import table
 from edgec.plan import cost
 from edgec.plan.plan import Kernel, Plan, in_bytes
-from edgec.target import Cpu, Target
+from edgec.target import Target
 
 # Handing work to waiting threads and waiting for them took 0.3 to 0.7 us on a 2-core server, up to 2000 cycles; a
 # kernel must last several times as long for the gain to be worth the traffic between the caches.

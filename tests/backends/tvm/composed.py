@@ -12,11 +12,12 @@ from edgec.kernels.program import Constant, Input, Output, TensorProgram
 from edgec.backends.tvm import compose
 from edgec.backends.tvm.bindings import flatten
 from edgec.backends.tvm.lower import lower, refuse
+from edgec.cpu import Cpu
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType, TensorType
 from edgec.ops.semantics import evaluate, make_node
 from edgec.plan.plan import Kernel
-from edgec.target import Cpu, Target
+from edgec.target import Target
 
 TARGET = Target("test", Cpu("x86-64-v3", "x86_64", features=("avx2", "fma")))
 
