@@ -57,7 +57,8 @@ def _tiles(report: Mapping[str, Any]) -> str:
         rows += accuracy_tile(report["quantization"])
     time = total_time(report["times"])
     if time:
-        rows.append(("time", *time))
+        partly = any(k["backend"] != report["target"]["backends"][0] for k in report["kernels"])
+        rows.append(("time", time[0], time[1] + ", without what runs elsewhere" * partly))
     rows.append(("engine", size(sum(s["file_bytes"] for s in stages)), "all its files"))
     for facts in [s["meta"]["weights"] for s in stages if "weights" in s["meta"]][:1]:
         less = f"; {many(len(facts['given_up']), 'kernel')} gave up a faster form" if facts["given_up"] else ""
