@@ -75,7 +75,8 @@ def test_first_screen_tells_verdict_time_size_loss_fallbacks_and_next_steps():
     rows = [kernel(0), kernel(1), kernel(2, "onnxruntime", text="no kernel for Det"),
             *(kernel(i, "onnxruntime", text="shape depends on data") for i in (3, 4))]
     text = first_screen(render(report(rows)))
-    for part in ("passed", "1.0 % of the tolerance", "10 us", "expected, without what runs elsewhere", "2 KiB", "128 B", "2.00 x the lower bound",
+    for part in ("passed", "1.0 % of the tolerance", "10 us", "expected, without what runs elsewhere", "2 KiB", "128 B",
+                 "2.00 x the lower bound",
                  "Nothing: numbers differ by rounding alone", "3 of 5 kernels not on tvm",
                  "shape depends on data (2); no kernel for Det (1)", "edgec bench BUNDLE"):
         assert part in text
