@@ -113,10 +113,10 @@ def quantize_graph(graph: Graph, policy: Policy, settings: Settings, samples: Sa
                            progress=progress)
     prepared = Prepared(graph, policy, placement, {n: c.threshold.quant for n, c in choices.items()},
                         settings.keep_float, settings.weights)
-    prepared = repairs.mend_numbers(original, prepared, seen.kept)
+    prepared = repairs.mend_parts(original, prepared, seen.kept)
     probed = seen.kept[:affordable(graph, len(placement.products), most=KEPT)]
     alone = tuple(sensitivities(prepared, probed, threads=settings.threads, progress=progress))
-    prepared = prepared.without(_sensitive(alone, settings))
+    prepared = repairs.mend_whole(original, prepared.without(_sensitive(alone, settings)), seen.kept)
     placement = prepared.placement
     choices = {n: c for n, c in choices.items() if n in placement.sources}
     result = prepared.annotated()

@@ -1,15 +1,15 @@
 """Which repairs run when, and what each of them was worth: rows for the report.
 
 Before the graph is observed: what changes its weights and not its function (equalization, smoothing). Once it has
-grids: what changes numbers on them (the bias, which takes the mean of all errors away; learned rounding, and with it
-the bias again, as the weights are others, if correcting it has helped).
+grids: what changes numbers on them. First what holds for any choice of kernels: biases, each product looked at alone.
+With it the sensitive kernels are found that stay float; then, for the choice that is left, biases in turn; learned
+rounding, and with it the biases again, as the weights are others, in the ways that have helped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,7 +21,7 @@ from edgec.compress.quantize.outputs import Distance, Reference, affordable, dec
 from edgec.compress.quantize.place import Placement
 from edgec.compress.quantize.subset import Prepared
 from edgec.compress.quantize.weights import channel_grid
-from edgec.compress.repair.correct_bias import CorrectedBiases, correct_biases
+from edgec.compress.repair.correct_bias import correct_biases
 from edgec.compress.repair.equalize import equalize
 from edgec.compress.repair.smooth import smooth
 from edgec.ir.graph import Graph, Value
@@ -32,6 +32,8 @@ _RUNS = 8  # of the float graph, about, that a repair does for each sample
 _USUAL = 64  # samples that repairs are learned and judged on, more for small graphs
 _ALONE, _IN_TURN = "alone", "in turn"  # how biases are corrected
 _SHARE = 0.1  # of all error: without what nearest rounding of weights makes of it, outputs gain 10 log10(1 / 0.9) dB
+
+_Mended = tuple[Prepared, Sequence[Any]]  # and a row for each product
 
 
 @dataclass
@@ -61,63 +63,81 @@ class Repairs:
             graph = smoothed.graph
         return graph
 
-    def mend_numbers(self, original: Graph, prepared: Prepared, kept: Sequence[Feeds]) -> Prepared:
-        """The same on grids with better numbers. original: what the outputs are held against; kept: samples."""
-        def correct(prepared: Prepared, own: Sequence[Feeds], *, way: str) -> CorrectedBiases:
-            return correct_biases(prepared, own if way == _ALONE else own[:turns], in_turn=way != _ALONE,
-                                  threads=self.threads, progress=self.progress)
+    def mend_parts(self, original: Graph, prepared: Prepared, kept: Sequence[Feeds]) -> Prepared:
+        """The same on grids with better numbers, whichever kernels will be on them. original: what the outputs are
+        held against; kept: samples.
+        """
+        if "bias-correction" not in self.names:
+            return prepared
+        self.progress("repair", None, "bias-correction")
+        return self._mend("bias-correction", _ALONE, original, prepared, kept,
+                          lambda own: self._correct(prepared, own))
 
-        def learn(own: Sequence[Feeds]) -> Any:
-            from edgec.compress.repair.adaround import learn_rounding  # torch takes a second to import
-
-            way = next((row["way"] for row in self.rows if row["repair"] == "bias-correction" and row["applied"]), "")
-            found = learn_rounding(prepared, own, centered=bool(way), threads=self.threads, progress=self.progress)
-            if not way:
-                return found
-            return replace(found, numbers=correct(replace(prepared, numbers=found.numbers), own, way=way).numbers)
-
-        kept = kept[:affordable(original, _RUNS, _USUAL, KEPT)]
-        turns = affordable(original, len(prepared.placement.products) // 2, most=_USUAL)
-        for name in [n for n in ("bias-correction", "adaround") if n in self.names]:
-            self.progress("repair", None, name)
-            ways: dict[str, Callable[[Sequence[Feeds]], Any]] = {"": learn} if name == "adaround" else {
-                way: partial(correct, prepared, way=way) for way in (_ALONE, _IN_TURN)}
-            prepared = self._mend(name, original, prepared, kept, ways)
+    def mend_whole(self, original: Graph, prepared: Prepared, kept: Sequence[Feeds]) -> Prepared:
+        """The same with better numbers for this very choice of kernels on grids; after `mend_parts`."""
+        if not prepared.placement.products:
+            return prepared
+        if "bias-correction" in self.names:
+            prepared = self._mend("bias-correction", _IN_TURN, original, prepared, kept,
+                                  lambda own: self._correct_in_turn(prepared, own, original))
+        if "adaround" in self.names:
+            self.progress("repair", None, "adaround")
+            prepared = self._mend("adaround", "", original, prepared, kept,
+                                  lambda own: self._learn(prepared, own, original))
         return prepared
 
-    def _mend(self, name: str, original: Graph, prepared: Prepared, kept: Sequence[Feeds],
-              repairs: Mapping[str, Callable[[Sequence[Feeds]], Any]]) -> Prepared:
-        """With the numbers that a repair finds on half of the samples, if they help on the other half.
+    def _correct(self, prepared: Prepared, own: Sequence[Feeds]) -> _Mended:
+        found = correct_biases(prepared, own, threads=self.threads, progress=self.progress)
+        return replace(prepared, numbers=found.numbers), found.rows
 
-        repairs: by which way, where there are several; the best one counts. What is compared is the relative error of
-        the outputs (`outputs.Distance.relative`).
+    def _correct_in_turn(self, prepared: Prepared, own: Sequence[Feeds], original: Graph) -> _Mended:
+        few = own[:affordable(original, len(prepared.placement.products) // 2, most=_USUAL)]
+        found = correct_biases(prepared, few, in_turn=True, threads=self.threads, progress=self.progress)
+        return replace(prepared, numbers=found.numbers, of_parts=prepared.numbers), found.rows
+
+    def _learn(self, prepared: Prepared, own: Sequence[Feeds], original: Graph) -> _Mended:
+        """Rounding, then the biases again, as far as correcting them has helped."""
+        from edgec.compress.repair.adaround import learn_rounding  # torch takes a second to import
+
+        ways = [row["way"] for row in self.rows if row["repair"] == "bias-correction" and row["applied"]]
+        parts = prepared if prepared.of_parts is None else replace(prepared, numbers=prepared.of_parts, of_parts=None)
+        found = learn_rounding(parts, own, centered=bool(ways), threads=self.threads, progress=self.progress)
+        mended = replace(parts, numbers=found.numbers)
+        if ways:
+            mended, _ = self._correct(mended, own)
+        if _IN_TURN in ways:
+            mended, _ = self._correct_in_turn(mended, own, original)
+        return mended, found.rows
+
+    def _mend(self, name: str, way: str, original: Graph, prepared: Prepared, kept: Sequence[Feeds],
+              repair: Callable[[Sequence[Feeds]], _Mended]) -> Prepared:
+        """With what a repair finds on half of the samples, if it helps on the other half.
+
+        What counts is the relative error of the outputs (`outputs.Distance.relative`).
         """
+        kept = kept[:affordable(original, _RUNS, _USUAL, KEPT)]
         first, second = kept[::2], kept[1::2]
         if not second:
-            self.rows.append({"repair": name, "applied": 0, "products": [], "unseen": 0, "outputs": {},
+            self.rows.append({"repair": name, "way": way, "applied": 0, "products": [], "unseen": 0, "outputs": {},
                               "reason": "left away: one half of the samples judges it, and there is only one sample"})
             return prepared
+        mended, rows = repair(first)
+        changed = [row for row in rows if getattr(row, "taken", True)]
         reference = Reference(original, second, self.threads)
-        before = reference.distances(prepared.annotated())
-        tried = []
-        for way, repair in repairs.items():
-            found = repair(first)
-            after = reference.distances(replace(prepared, numbers=found.numbers).annotated())
-            tried.append((_mean_decibels(before, after), way, found, after))
-        gain, way, found, after = max(tried, key=lambda t: t[0])
-        changed = [row for row in found.rows if getattr(row, "taken", True)]
+        before, after = (reference.distances(p.annotated()) for p in (prepared, mended))
+        gain = _mean_decibels(before, after)
         share = _weights_share(prepared, reference, before) if name == "adaround" else 1.0
         taken = gain > 0 and share >= _SHARE
         row = {"repair": name, "way": way, "applied": len(changed) if taken else 0,
-               "products": [asdict(row) for row in found.rows], "unseen": len(second),
+               "products": [asdict(row) for row in rows], "unseen": len(second),
                "outputs": {n: [decibels(1.0, d[n].relative) for d in (before, after)] for n in before}}
-        reason = _reason(gain, taken, len(changed), len(found.rows), len(second))
+        reason = _reason(gain, taken, len(changed), len(rows), len(second))
         if name == "adaround":
             row["weights_share"] = share
             reason += f"; nearest rounding of weights makes {share:.0%} of their error, rounding of data the rest" + (
                 "" if share >= _SHARE else ": there is nothing to win, and what differs is chance")
         self.rows.append({**row, "reason": reason})
-        return replace(prepared, numbers=found.numbers) if taken else prepared
+        return mended if taken else prepared
 
     def _weight_noise(self, graph: Graph, placement: Placement) -> float:
         """Mean over products and their channels of |w - rounded w|^2 / |w|^2: small channels count fully."""

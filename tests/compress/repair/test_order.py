@@ -26,7 +26,8 @@ def test_repairs_say_in_the_report_what_they_were_worth():
     assert json.dumps(found.report, allow_nan=False)
     name = graph.outputs[0].name
     assert found.report["outputs"][name] > plain.report["outputs"][name] + 10
-    equalized, corrected = found.report["repair"]
+    equalized, corrected, in_turn = found.report["repair"]
+    assert (corrected["way"], in_turn["way"]) == ("alone", "in turn")
     assert equalized["weight_noise"][1] < equalized["weight_noise"][0] / 4
     before, after = corrected["outputs"][name]
     assert after > before
@@ -43,8 +44,8 @@ def test_biases_are_corrected_again_for_learned_rounding_where_that_has_helped(h
     seen = []
 
     def correct(prepared, own, in_turn=False, **_):
-        if in_turn:  # no better
-            return CorrectedBiases({}, ())
+        if in_turn:  # nothing to correct
+            return CorrectedBiases(prepared.numbers, ())
         seen.append(("bias-correction", dict(prepared.numbers)))
         own = replace(prepared.numbers.get(name, Numbers()), bias=np.full(8, float(len(seen))))
         return CorrectedBiases({**prepared.numbers, name: own}, (CorrectedBias(name, 1.0, 1.0, 1.0),))
@@ -62,13 +63,34 @@ def test_biases_are_corrected_again_for_learned_rounding_where_that_has_helped(h
     monkeypatch.setattr(order, "_mean_decibels", lambda before, after: 1.0 if helps or len(seen) > 1 else -1.0)
     settings = Settings(observer="minmax", least_sqnr=-100.0, repair=("bias-correction", "adaround"))
     found = quantize_graph(graph, CPU, settings, lambda: drawn(graph, 4))
-    assert [r["repair"] for r in found.report["repair"]] == ["bias-correction", "adaround"]
+    assert [r["repair"] for r in found.report["repair"]] == [*["bias-correction"] * 2, "adaround"]
     assert [what for what, _ in seen] == ["bias-correction", "adaround", *["bias-correction"] * helps]
     assert seen[0][1] == {}
     assert seen[1][1] == {} if not helps else seen[1][1][name].bias[0] == 1
     final = found.prepared.numbers[name]
     assert final.weight is rounded
     assert final.bias is None if not helps else final.bias[0] == 3
+
+
+def test_biases_in_turn_hold_for_all_kernels_together_only():
+    """With fewer kernels on grids, and for each kernel alone, the biases count that were found alone."""
+    graph = optimize(chain())[0]
+    settings = Settings(observer="minmax", repair=("bias-correction",), least_sqnr=-100.0)
+    prepared = quantize_graph(graph, CPU, settings, lambda: drawn(graph, 12)).prepared
+    name = prepared.placement.products[0]
+    parts, whole = (Numbers(bias=np.full(8, x)) for x in (0.25, 0.5))
+    case = replace(prepared, numbers={name: whole}, of_parts={name: parts})
+    node = next(n for n in graph.nodes if n.name == name)
+    own = np.zeros(8) if node.input(2) is None else node.operand(2).const
+
+    def bias(of):
+        return next(n for n in of.nodes if n.name == name).operand(2).const - own
+
+    assert np.allclose(bias(case.annotated()), 0.5, atol=0.02)
+    assert np.allclose(bias(case.alone(name)), 0.25, atol=0.02)
+    others = {n: ("int8.sensitive", "too far off") for n in prepared.placement.products[1:]}
+    assert case.without(others).numbers == {name: parts}
+    assert case.without(others).of_parts is None
 
 
 def test_a_repair_that_helps_its_own_samples_only_is_left_away(monkeypatch):
@@ -85,8 +107,8 @@ def test_a_repair_that_helps_its_own_samples_only_is_left_away(monkeypatch):
 
     monkeypatch.setattr(order, "correct_biases", overfit)
     found = quantize_graph(graph, CPU, Settings(observer="minmax", repair=("bias-correction",)), lambda: samples)
-    (row,) = found.report["repair"]
-    assert learned_from == [6, 6]  # each by itself, and in turn
+    row, _ = found.report["repair"]
+    assert learned_from == [6, 6]  # alone, and in turn
     assert row["applied"] == 0
     assert row["reason"].startswith("left away: with it (1 of 1 products) the outputs of 6 samples")
     assert row["reason"].endswith("dB farther from float")
@@ -108,8 +130,8 @@ def test_one_sample_is_too_few_to_judge_by():
     graph = optimize(chain())[0]
     settings = Settings(observer="minmax", repair=("bias-correction",), least_sqnr=-100.0)
     found = quantize_graph(graph, CPU, settings, lambda: drawn(graph, 1))
-    (row,) = found.report["repair"]
-    assert row["reason"].startswith("left away")
+    for row in found.report["repair"]:
+        assert row["reason"].startswith("left away")
     assert found.prepared.numbers == {}
 
 
