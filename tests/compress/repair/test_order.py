@@ -88,7 +88,7 @@ def test_biases_in_turn_hold_for_all_kernels_together_only():
 
     assert np.allclose(bias(case.annotated()), 0.5, atol=0.02)
     assert np.allclose(bias(case.alone(name)), 0.25, atol=0.02)
-    others = {n: ("int8.sensitive", "too far off") for n in prepared.placement.products[1:]}
+    others = dict.fromkeys(prepared.placement.products[1:], ("int8.sensitive", "too far off"))
     assert case.without(others).numbers == {name: parts}
     assert case.without(others).of_parts is None
 

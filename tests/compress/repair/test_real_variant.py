@@ -37,4 +37,4 @@ def test_spoiled_mobilenet_recovers_with_one_scale_for_each_weight():
         found[repair] = base.score - base.drop(run_in_onnxruntime(result))
     plain, repaired = found.values()
     assert plain < 10
-    assert repaired > base.score - 2
+    assert repaired >= base.score - 2
