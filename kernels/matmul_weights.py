@@ -1,12 +1,13 @@
 """Matrix product of floats with weights of 8 or 4 bits, which become floats in registers.
 
-Computes: y[m, n] = C[n] + sum over groups g of scale[g, n] * sum over k in g of a[m, k] * w[k, n], then the kernel's
-          pointwise nodes. Gemm: alpha is folded into the scales, beta into C.
+Computes: y[m, n] = C[n] + sum over groups g of scale[g, n] * (sum over k in g of a[m, k] * w[k, n] - zero[g, n] * sum
+          over k in g of a[m, k]), then the kernel's pointwise nodes. Gemm: alpha is part of the scales, beta of C.
 Layouts:  a plain [m, k] (all leading axes count as m); y and full operands of the pointwise nodes plain [m, n];
           weights, packed at build time for each tile of column vectors: [k, vectors, 16] int8, or [k/2, vectors, 16]
-          bytes that hold an even k in the low and the next k in the high half; scales [g, vectors, 16] float32.
-Applies when: a and y are float32; one constant matrix on a symmetric grid of at most 8 bits, with one scale for all,
-          for each column, or for each column and `block` consecutive k (an even number); C as in `matmul`.
+          bytes that hold an even k in the low and the next k in the high half; scales [g, vectors, 16] float32, zero
+          points, unless all are 0, alike in int8. The sums of a come first, [m, g] in a workspace.
+Applies when: a and y are float32; one constant matrix on a signed grid of at most 8 bits, with one scale for all, for
+          each column, or for each column and `block` consecutive k (an even number); C as in `matmul`.
 Numerics: float32 accumulation in the order of k within a group, groups in order.
 """
 
@@ -32,7 +33,8 @@ from edgec.kernels.emit import (
 )
 from edgec.kernels.epilogue import Epilogue, Lower
 from edgec.kernels.machine import Machine, known_machine, split_even
-from edgec.kernels.program import Constant, Input, Output, TensorProgram
+from edgec.kernels.program import Constant, Input, Output, TensorProgram, Workspace
+from edgec.kernels.rows import Row, plus
 from edgec.kernels.window import pick, runs
 from tvm import tirx
 
@@ -61,8 +63,8 @@ def refuse(kernel: Kernel, target: Target) -> str | None:
     if (reason := matmul.refuse(kernel, target, in_bytes_too=True)) is not None:
         return reason
     weight = node.operand(1)
-    if not matmul.packs_early(node) or weight.quant.zero_point.any():
-        return "the weights are not one matrix on a symmetric grid"
+    if not matmul.packs_early(node) or weight.quant.dtype not in (DType.INT4, DType.INT8):
+        return "the weights are not one matrix on a signed grid"
     if weight.quant.axis is not None and weight.type.rank != 2:
         return "the scales follow an axis of a stack of matrices"
     if weight.quant.axis is not None and not weight.quant.block and not _along_columns(node):
@@ -89,12 +91,11 @@ def _along_columns(node: Node) -> bool:
     return quant.axis % 2 == (0 if matmul.flipped(node) else 1)
 
 
-def _scales(node: Node, k: int, group: int) -> np.ndarray:
-    """[groups, n], with Gemm's alpha."""
+def _by_group(node: Node, parameter: np.ndarray, group: int) -> np.ndarray:
+    """A scale or zero point of the weight's grid as [groups, n]."""
     weight = node.operand(1)
-    alpha = np.float32(node.attributes.get("alpha", 1.0))  # type: ignore[arg-type]
-    every = np.broadcast_to(spread(weight.quant.scale.astype(np.float32), weight.quant, weight.shape), weight.shape)
-    return matmul.columns_last(node, every)[::group] * alpha
+    every = np.broadcast_to(spread(parameter, weight.quant, weight.shape), weight.shape)
+    return matmul.columns_last(node, every)[::group]
 
 
 def pack_nibbles(array: np.ndarray) -> np.ndarray:
@@ -122,7 +123,16 @@ class _Writer:
         integers = self._padded(matmul.columns_last(node, stored_constant(weight)))
         self.depth = -(-size.k // 2) if self.short else size.k
         self.weights = self._packed(pack_nibbles(integers) if self.short else integers, writer, "int8")
-        self.scales = self._packed(self._padded(_scales(node, size.k, self.group)), writer, "float32")
+        alpha = np.float32(node.attributes.get("alpha", 1.0))  # type: ignore[arg-type]
+        scales = _by_group(node, weight.quant.scale.astype(np.float32), self.group) * alpha
+        self.scales = self._packed(self._padded(scales), writer, "float32")
+        self.zeros = self.data = None
+        if weight.quant.zero_point.any():
+            zeros = _by_group(node, weight.quant.zero_point.astype(np.int8), self.group)
+            self.zeros = self._packed(self._padded(zeros), writer, "int8")
+            count = -(-size.k // self.group)
+            self.data = writer.pointer(Workspace(4 * size.m * count), (size.m, count), "float32")
+        self.lanes = cpu.lanes
         start = matmul.offsets(node, self.vectors * _LANES)
         self.start = None if start is None else writer.pointer(Constant(start), start.shape)
         self.after = Epilogue(kernel, _LANES, lower, writer, axis=-1, cpu=cpu)
@@ -141,6 +151,7 @@ class _Writer:
     def body(self) -> None:
         """Tiles of columns, which threads share; tiles of rows; a short last vector of a row has a tile of its own."""
         self.after.prologue()
+        self._add_data()
         rest = self.size.n % _LANES
         tiles = runs(self.pieces, lambda first, count: not rest or first + count < self.vectors)
         with parallel(len(self.pieces)) as (piece,):
@@ -149,6 +160,27 @@ class _Writer:
                 for row, count, rows in runs(split_even(self.size.m, self.rows)):
                     with loop(count) as t:
                         self._tile(row + t * rows, rows, first, vectors, rest if short else _LANES)
+
+    def _add_data(self) -> None:
+        """The sums of a over each group, if zero points ask for them."""
+        if self.data is None:
+            return
+        whole, rest = divmod(self.size.k, self.group)
+        with loop(self.size.m) as i:
+            for g0, count, length in ((0, whole, self.group), (whole, int(rest > 0), rest)):
+                if count:
+                    with loop(count, g0) as g:
+                        self._add_group(i, g, Row(length, self.lanes))
+
+    def _add_group(self, i: Expr, g: Expr, row: Row) -> None:
+        sums = row.start(0)
+
+        def see(v: Expr, part: Expr, count: int) -> None:
+            numbers = load(self.a, i, lanes(g * self.group + v * row.block, count))
+            row.combine(sums, part, numbers, count, plus)
+
+        row.each(see)
+        store(self.data, row.across(sums, plus), i, g)
 
     def _tile(self, row: Expr, rows: int, first: Expr, vectors: int, last: int) -> None:
         """One register tile: start, add the groups, finish, store."""
@@ -167,8 +199,12 @@ class _Writer:
                 with loop(count, g0) as g:
                     sums = self._group(row, rows, first, vectors, g, length)
                     with unrolled(rows) as i, unrolled(vectors) as v:
-                        scale = load(self.scales, lanes((first * groups + g * vectors + v) * _LANES, _LANES))
-                        store(total, load(total, place(i, v)) + load(sums, place(i, v)) * scale, place(i, v))
+                        at = lanes((first * groups + g * vectors + v) * _LANES, _LANES)
+                        exact = load(sums, place(i, v))
+                        if self.zeros is not None:
+                            zero = load(self.zeros, at).astype(f"float32x{_LANES}")
+                            exact = exact - zero * broadcast(load(self.data, row + i, g), _LANES)
+                        store(total, load(total, place(i, v)) + exact * load(self.scales, at), place(i, v))
         full = vectors - (last < _LANES)
         with unrolled(rows) as i:
             for v0, count, width in ((0, full, _LANES), (full, vectors - full, last)):

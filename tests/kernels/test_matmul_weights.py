@@ -28,6 +28,7 @@ class Case:
     dtype: DType = DType.INT8
     transposed: bool = False
     gemm: bool = True
+    zeros: bool = False
 
 
 CASES = {
@@ -36,6 +37,9 @@ CASES = {
     "int4_groups": Case(5, 64, 40, axis=0, block=32, dtype=DType.INT4),
     "int4_short_group": Case(3, 45, 21, axis=0, block=16, dtype=DType.INT4, transposed=True),
     "int4_columns": Case(2, 33, 17, dtype=DType.INT4), "int8_groups": Case(7, 50, 18, axis=0, block=8, gemm=False),
+    "int4_zeros": Case(5, 75, 40, axis=0, block=32, dtype=DType.INT4, zeros=True),
+    "int4_zeros_transposed": Case(1, 45, 21, axis=0, block=16, dtype=DType.INT4, transposed=True, zeros=True),
+    "columns_zeros": Case(3, 37, 19, zeros=True), "one_zero": Case(3, 20, 16, axis=None, zeros=True),
 }
 
 
@@ -52,7 +56,9 @@ def on_grid(b: Builder, case: Case) -> Value:
         array, axis = array.T.copy(), None if axis is None else 1 - axis
         scale = scale.T.copy() if case.block else scale
     scale = scale.astype(np.float32)
-    quant = Quant(case.dtype, scale, np.zeros(scale.shape, case.dtype.numpy), axis, case.block)
+    low, high = bounds(case.dtype)
+    zeros = b.random.integers(low // 2, high // 2, scale.shape) * case.zeros
+    quant = Quant(case.dtype, scale, zeros.astype(case.dtype.numpy), axis, case.block)
     return Value.constant("weight", quantize_dequantize(array, quant), quant)
 
 
@@ -94,7 +100,7 @@ def test_result_on_a_grid_is_stored_in_bytes() -> None:
     assert np.abs(steps).max() <= 1  # sums of floats may differ by a rounding
 
 
-def test_asymmetric_weights_are_left_to_the_generic_path() -> None:
+def test_unsigned_weights_are_left_to_the_generic_path() -> None:
     from edgec.kernels import matmul, matmul_weights
 
     from edgec.plan.kernels import group
@@ -102,7 +108,7 @@ def test_asymmetric_weights_are_left_to_the_generic_path() -> None:
     graph = product(CASES["columns"])
     weight = graph.nodes[0].operand(1)
     assert weight.quant is not None
-    weight.quant = Quant(DType.INT8, weight.quant.scale, weight.quant.zero_point + np.int8(3), 1)
+    weight.quant = Quant(DType.UINT8, weight.quant.scale, np.zeros(weight.quant.scale.shape, np.uint8), 1)
     (kernel,) = group(graph)
     assert matmul_weights.refuse(kernel, targets()[0]) is not None
     assert matmul.refuse(kernel, targets()[0]) is not None
