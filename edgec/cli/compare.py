@@ -70,8 +70,9 @@ def command(
         session = open_session(model.original)
         with Engine(bundle.target, bundle.inputs, bundle.outputs, bundle.stages) as engine:
             result = compare(found, lambda feeds: run_session(session, feeds), engine.run, chosen, steps)
-            emulated = engine.emulated
+            emulated, note = engine.emulated, engine.note
     facts = {"model": str(source), "bundle": str(folder), "target": bundle.target.name, "emulated": emulated,
+             "note": note,
              "data": found.facts(), **result.to_json()}
     if as_json:
         print_json(facts)
@@ -117,7 +118,9 @@ def _print(facts: dict[str, Any]) -> None:
             for r in rows[:_CLASSES]])
         if len(rows) > _CLASSES:
             print(f"and {len(rows) - _CLASSES} more classes that lose less; --json lists all")
-    if facts["emulated"]:
+    if facts["note"]:
+        print(f"numbers by {facts['note']}")
+    elif facts["emulated"]:
         print("the engine ran under emulation: the same numbers as on the device, more slowly")
 
 

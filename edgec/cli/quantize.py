@@ -64,4 +64,4 @@ def command(
         if decibels is not None:
             print(f"output       {name}: {decibels:.1f} dB SQNR against float")
     print_links(links, output)
-    print(f"next         edgec recover {output} --teacher {source} --data ... -o recovered.edgec")
+    print(f"next          edgec recover {output} --teacher {source} --data ... -o recovered.edgec")

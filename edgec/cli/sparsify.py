@@ -93,7 +93,7 @@ def _print(facts: dict[str, Any], output: Path, target: str, pattern: str, gains
     else:
         print(f"forecast     no kernel for {target} uses the pattern: the zeros save nothing there")
     print_links(links, output)
-    print(f"next         edgec recover {output} --teacher MODEL --data ... -o recovered.edgec; the zeros stay")
+    print(f"next          edgec recover {output} --teacher MODEL --data ... -o recovered.edgec; the zeros stay")
 
 
 def _width(shape: tuple[int, ...]) -> int:

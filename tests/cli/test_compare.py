@@ -98,3 +98,14 @@ def test_compare_warns_of_labels_that_do_not_belong_to_the_model(edgec, models, 
     assert "warning: the float model itself is right as often as one that guesses" in done.err
     assert "--preprocess" in done.err
     assert edgec("compare", model, exact, "--data", data, "-q").err == ""
+
+
+def test_compare_says_by_whom_the_numbers_are(edgec, models, monkeypatch):
+    from edgec.runtime import Engine
+
+    model, exact, _, data = models
+    monkeypatch.setattr(Engine, "note", property(lambda self: "its model elsewhere"))
+    monkeypatch.setattr(Engine, "emulated", property(lambda self: True))
+    done = edgec("compare", model, exact, "--data", data, "-q")
+    assert "numbers by its model elsewhere" in done.out
+    assert "the same numbers as on the device" not in done.out

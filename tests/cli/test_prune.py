@@ -227,3 +227,16 @@ def test_prune_refuses_a_goal_for_which_nothing_has_to_go(edgec, model, tmp_path
 def test_prune_says_so_when_a_share_is_too_small_to_remove_anything(edgec, model, tmp_path):
     assert "removed       nothing" in edgec("prune", model, "-o", tmp_path / "p.edgec", "--channels", "0.001").out
     assert "nothing" not in edgec("prune", model, "-o", tmp_path / "p.edgec", "--channels", "0.5").out
+
+
+def test_recover_says_how_it_goes_on_when_it_is_stopped_and_leaves_no_empty_folder(edgec, model, pictures, tmp_path,
+                                                                                   monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgec.compress.stages.recover", stop)
+    given = ["--data", pictures, "--preprocess", "scale=1/255"]
+    done = edgec("recover", model, "-o", tmp_path / "r.edgec", *given)
+    assert done.code == 130
+    assert "stopped; the same command goes on after the last whole epoch" in done.err
+    assert not (tmp_path / "r.edgec.training").exists()

@@ -69,7 +69,8 @@ def sparsify(graph: Graph, samples: Iterable[Mapping[str, np.ndarray]] | None = 
     progress("sparsify", 1.0, f"{sum(not row.reason for row in rows)} of {many(len(rows), 'layer')}")
     if all(row.reason for row in rows):
         raise UserError(f"no layer can carry {n}:{m} sparsity", where="; ".join(
-            f"{row.node}: {row.reason}" for row in rows[:5]))
+            f"{row.node}: {row.reason}" for row in rows[:5]),
+            hint="what is pruned before it becomes sparse is pruned to multiples of 16 channels: --align 16")
     return Sparsified(graph, tuple(rows))
 
 

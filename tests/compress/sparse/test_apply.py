@@ -76,3 +76,4 @@ def test_a_model_without_eligible_layers_says_why():
     with pytest.raises(UserError, match="no layer can carry 2:4") as caught:
         sparsify(b.output(b.conv(b.input("x", 1, 3, 5, 5), 8, 3)))
     assert "3 input channels" in str(caught.value)
+    assert "--align 16" in caught.value.hint
