@@ -94,10 +94,11 @@ def test_measurement_that_the_engine_did_not_make_is_said():
 
 def test_repairs_say_what_they_were_worth():
     text = _repairs([
-        {"repair": "bias-correction", "applied": 3, "outputs": {"y<": [20.0, 23.5]}, "reason": "left <away>: no"},
+        {"repair": "bias-correction", "way": "in turn", "applied": 3, "outputs": {"y<": [20.0, 23.5]}, "reason": "left <away>: no"},
         {"repair": "equalize", "applied": 0, "weight_noise": [0.01, 0.002]},
         {"repair": "smooth", "applied": 1, "norms": [{"norm": "ln", "spread": (60.0, 8.0)}]}])
     assert "y&lt;" in text
     for part in ("left &lt;away&gt;: no", "20.0 dB to 23.5 dB", "0.01 to 0.002", "60 times the median, then 8"):
         assert part in text
+    assert "bias-correction in turn<" in text
     assert _repairs([]) == ""
