@@ -122,7 +122,8 @@ def _repairs(rows: Sequence[Mapping[str, Any]]) -> str:
         effects += [f"{code(n['norm'])}: largest channel {n['spread'][0]:.3g} times the median, then "
                     f"{n['spread'][1]:.3g}" for n in row.get("norms", [])]
         effects += [escape(row["reason"])] if "reason" in row else []
-        cells.append([escape(" ".join(filter(None, (row["repair"], row.get("way", ""))))), str(row["applied"]), "<br>".join(effects)])
+        name = f"{row['repair']} {row.get('way', '')}".strip()
+        cells.append([escape(name), str(row["applied"]), "<br>".join(effects)])
     return "<h2>Repairs</h2>" + table("repairs", ["repair", "#places changed", "effect"], cells)
 
 

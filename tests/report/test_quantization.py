@@ -94,7 +94,8 @@ def test_measurement_that_the_engine_did_not_make_is_said():
 
 def test_repairs_say_what_they_were_worth():
     text = _repairs([
-        {"repair": "bias-correction", "way": "in turn", "applied": 3, "outputs": {"y<": [20.0, 23.5]}, "reason": "left <away>: no"},
+        {"repair": "bias-correction", "way": "in turn", "applied": 3, "outputs": {"y<": [20.0, 23.5]},
+         "reason": "left <away>: no"},
         {"repair": "equalize", "applied": 0, "weight_noise": [0.01, 0.002]},
         {"repair": "smooth", "applied": 1, "norms": [{"norm": "ln", "spread": (60.0, 8.0)}]}])
     assert "y&lt;" in text
