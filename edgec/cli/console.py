@@ -90,7 +90,8 @@ def warn_of_weak_checks(outputs: Iterable[Mapping[str, Any]]) -> None:
             for r in outputs if r["weak"]]
     if weak:
         warn(f"the check would not notice much: {', '.join(weak)}",
-             "build with real inputs, --golden FILE.npz, on which the outputs are larger and steadier")
+             "build with real inputs, --golden FILE.npz, on which the outputs are larger and steadier; of an int8 "
+             "engine with float kernels in between, `edgec compare --data` says more than single outputs")
 
 
 def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
