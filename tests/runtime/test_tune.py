@@ -91,6 +91,14 @@ def test_search_goes_on_from_what_was_tried(monkeypatch):
     assert first.tried + second.tried == sum(map(len, table.tried.values()))
 
 
+def test_noise_is_no_gain_when_no_kernel_was_changed(monkeypatch):
+    plan, data = plan_of(HOST)
+    clock(monkeypatch, plan, lambda kernel, choice: 1.0)
+    monkeypatch.setattr(tuning._Search, "whole", lambda search, first, last: (1.0, 0.9))
+    found = tune(plan, HOST, data, MACHINE, Table("x"), 60, lambda t: None)
+    assert (found.kept, found.before, found.after) == (0, 1.0, 1.0)
+
+
 def test_nothing_is_kept_when_the_whole_is_not_faster(monkeypatch):
     plan, data = plan_of(HOST)
     clock(monkeypatch, plan, lambda kernel, choice: 1.0 if choice is None else 0.5)
