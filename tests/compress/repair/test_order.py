@@ -7,7 +7,7 @@ import pytest
 from edgec.compress.quantize import CPU, Settings, quantize_graph
 from edgec.compress.quantize.annotate import Numbers, WeightGrids
 from edgec.compress.repair import adaround, order
-from edgec.compress.repair.adaround import RoundedWeights
+from edgec.compress.repair.adaround import RoundedWeight, RoundedWeights
 from edgec.compress.repair.correct_bias import CorrectedBias, CorrectedBiases
 from edgec.compress.request import Quantization
 from edgec.errors import UserError
@@ -124,6 +124,24 @@ def test_learned_rounding_says_how_much_of_the_error_it_can_reach(bits, least, m
     assert least < row["weights_share"] <= most
     assert f"makes {row['weights_share']:.0%} of their error" in row["reason"]
     assert row["applied"] == (0 if row["reason"].startswith("left away") else sum(p["taken"] for p in row["products"]))
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.05, False), (0.2, True)])
+def test_learned_rounding_is_left_away_where_weights_make_next_to_nothing_of_the_error(share, taken, monkeypatch):
+    graph = optimize(chain())[0]
+    name = next(n for n in graph.nodes if n.op == "Conv").name
+    row = RoundedWeight(name, 0.1, (1.0, 0.5), True)
+    numbers = {name: Numbers(bias=np.zeros(8))}
+    monkeypatch.setattr(adaround, "learn_rounding", lambda prepared, own, **_: RoundedWeights(numbers, (row,)))
+    monkeypatch.setattr(order, "_weights_share", lambda *_: share)
+    monkeypatch.setattr(order, "_mean_decibels", lambda before, after: 1.0)
+    settings = Settings(observer="minmax", repair=("adaround",), least_sqnr=-100.0)
+    found = quantize_graph(graph, CPU, settings, lambda: drawn(graph, 4))
+    (row,) = found.report["repair"]
+    assert row["applied"] == taken
+    assert row["reason"].startswith("left away") != taken
+    assert ("nothing to win" in row["reason"]) != taken
+    assert found.prepared.numbers == (numbers if taken else {})
 
 
 def test_one_sample_is_too_few_to_judge_by():
