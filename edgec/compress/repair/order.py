@@ -137,6 +137,7 @@ class Repairs:
             reason += f"; nearest rounding of weights makes {share:.0%} of their error, rounding of data the rest" + (
                 "" if share >= _SHARE else ": there is nothing to win, and what differs is chance")
         self.rows.append({**row, "reason": reason})
+        self.progress("repair", 1.0, f"{name} {way}".rstrip() + (f": {gain:.2f} dB nearer" if taken else ": left away"))
         return mended if taken else prepared
 
     def _weight_noise(self, graph: Graph, placement: Placement) -> float:
