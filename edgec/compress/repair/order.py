@@ -126,7 +126,7 @@ class Repairs:
         reference = Reference(original, second, self.threads)
         before, after = (reference.distances(p.annotated()) for p in (prepared, mended))
         gain = _mean_decibels(before, after)
-        share = _weights_share(prepared, reference, before) if name == "adaround" else 1.0
+        share = _weights_share(prepared, reference) if name == "adaround" else 1.0
         taken = gain > 0 and share >= _SHARE
         row = {"repair": name, "way": way, "applied": len(changed) if taken else 0,
                "products": [asdict(row) for row in rows], "unseen": len(second),
@@ -167,9 +167,14 @@ def _reason(gain: float, taken: bool, changed: int, products: int, unseen: int) 
         f"{unseen} samples that it has not seen are {size}"
 
 
-def _weights_share(prepared: Prepared, reference: Reference, before: Mapping[str, Distance]) -> float:
-    """Noise of the outputs with weights and biases of int8 and data in float, by that of int8; 1 at most."""
-    whole = max((d.relative for d in before.values()), default=0.0)
+def _weights_share(prepared: Prepared, reference: Reference) -> float:
+    """Noise of the outputs with weights and biases of int8 and data in float, by that of int8; 1 at most.
+
+    Biases in turn make up for the rounding of data too, so those that were found alone count in both.
+    """
+    if prepared.of_parts is not None:
+        prepared = replace(prepared, numbers=prepared.of_parts, of_parts=None)
+    whole = reference.disturbance(prepared.annotated())
     if not whole:
         return 0.0
     graph, rounded = prepared.graph.copy(), {n.name: n.operand(1) for n in prepared.annotated().nodes
