@@ -51,8 +51,9 @@ def test_quantize_refuses_other_weights(edgec, model, arrays, tmp_path):
 
 
 def test_repairs_are_chosen_by_name_and_reported(edgec, model, arrays, tmp_path):
-    for given, names in ((["--per-tensor"], ["equalize", "bias-correction"]), ([], ["bias-correction"]),
-                         (["--repair", "bias-correction"], ["bias-correction"]), (["--repair", "none"], [])):
+    biases = ["bias-correction"] * 2  # alone and in turn
+    for given, names in ((["--per-tensor"], ["equalize", *biases]), ([], biases),
+                         (["--repair", "bias-correction"], biases), (["--repair", "none"], [])):
         done = edgec("quantize", model, "-o", tmp_path / "q.edgec", "-t", "host", "--calibration", arrays, *given,
                      "--json", "-q")
         assert done.code == 0, done.err
